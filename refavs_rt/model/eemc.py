@@ -1,0 +1,284 @@
+"""EEMC (arXiv 2407.10957), whole: one set of weights, run as a clip (training) or as a stream (`step`).
+
+The four graph functions `text`, `vision`, `audio` and `step` take and return tensors in the order of `contract.graph_specs`;
+they are what is exported. `forward_clip` computes the same for all ticks of a clip at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from refavs_rt.config import ModelConfig
+from refavs_rt.contract import PYRAMID_STRIDES, graph_specs
+from refavs_rt.kernels.memory_attention import band_mask
+
+from .audio import AudioEncoder
+from .decoder import MaskDecoder, PresenceHead, QueryPrediction
+from .efficientnet import EfficientNetLite0, TinyBackbone
+from .fusion import Integration, Prompting
+from .pixel import PixelDecoder, PixelMemory, VisualTokens
+from .temporal import Projected, TemporalBranch
+from .text import TextEncoder
+
+
+@dataclass
+class ClipOutput:
+    """Predictions for the decoded ticks of a clip."""
+
+    mask_logits: Tensor
+    """[B, T, N, h, w]"""
+    presence_logits: Tensor
+    """[B, T, N]"""
+    predictions: list[QueryPrediction]
+    """One for each decoder layer and one before them, leading axis B * T."""
+    memory: PixelMemory
+    """Of the decoded ticks, leading axis B * T."""
+    pyramid: list[Tensor]
+    """Of the decoded ticks: maps [B * T, D, ., .] at strides 4, 8, 16 and 32."""
+    audio_tokens: Tensor
+    """[B, T_all, C], of all ticks, before any attention."""
+
+    @property
+    def presence(self) -> Tensor:
+        """[B, T, N] in (0, 1)."""
+        return torch.sigmoid(self.presence_logits)
+
+
+class EEMC(nn.Module):
+    """Expression-enhancing multimodal cues: referring audio-visual segmentation, streaming."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone: nn.Module = (
+            EfficientNetLite0()
+            if config.backbone == "efficientnet_lite0"
+            else TinyBackbone(config.backbone_channels)
+        )
+        self.text_encoder = TextEncoder(config)
+        self.text_project = nn.Sequential(
+            nn.Linear(config.text_width, config.width), nn.LayerNorm(config.width)
+        )
+        self.audio_encoder = AudioEncoder(config)
+        self.visual_tokens = VisualTokens(config)
+        self.audio_branch = TemporalBranch(config.width, config.heads, config.beta)
+        self.visual_branch = TemporalBranch(config.width, config.heads, config.beta)
+        self.integration = Integration(config)
+        self.prompting = Prompting(config)
+        self.pixel_decoder = PixelDecoder(config)
+        self.decoder = MaskDecoder(config)
+        self.presence_head = PresenceHead(config)
+        self.queries = nn.Parameter(torch.randn(config.queries, config.width) * 0.5)
+        self.query_place = nn.Parameter(torch.randn(config.queries, config.width) * 0.5)
+
+    # The four graphs
+
+    def text(self, token_ids: Tensor, token_mask: Tensor) -> tuple[Tensor, ...]:
+        """Once a sentence: features and projections, as the contract's `text`."""
+        return self.project_text(self.text_encoder(token_ids, token_mask))
+
+    def project_text(self, hidden: Tensor) -> tuple[Tensor, ...]:
+        """The trained half of `text`, from the frozen encoder's features [N, L, text_width]."""
+        text = self.text_project(hidden)
+        audio, visual = self.audio_branch.project(text), self.visual_branch.project(text)
+        return text, _stack(audio), _stack(visual)
+
+    def vision(
+        self, frame: Tensor, ring_k: Tensor, ring_v: Tensor, ring_age: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Once a frame: all that no sentence changes, as the contract's `vision`."""
+        maps = self.backbone(frame)
+        present = self.visual_branch.project(self.visual_tokens(maps))
+        attended, lse = self.visual_branch.ring_partial(present, Projected(ring_k, ring_k, ring_v), ring_age > 0)
+        memory = self.pixel_decoder(self.pixel_decoder.pyramid(maps))
+        pixels = [x for pair in zip(memory.keys, memory.values, strict=True) for x in pair]
+        return (
+            present.q,
+            present.k,
+            present.v,
+            attended,
+            lse,
+            *pixels,
+            *memory.level_mask_features,
+            memory.mask_features,
+        )
+
+    def audio(self, log_mel: Tensor, has_sound: Tensor) -> tuple[Tensor, ...]:
+        """Once a frame: the audio token's projections, as the contract's `audio`."""
+        present = self.audio_branch.project(self.audio_encoder(log_mel, has_sound))
+        return present.q, present.k, present.v
+
+    def step(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """One frame for N sentences, as the contract's `step`: inputs and outputs in its order."""
+        specs = graph_specs(self.config)["step"].inputs
+        given = dict(zip((spec.name for spec in specs), inputs, strict=True))
+        text_mask, seen = given["token_mask"], given["ring_age"] > 0
+        weight = given["memory_weight"]
+
+        audio = Projected(*(given[f"audio_{part}"][:, None] for part in "qkv"))
+        audio_ring = Projected(*(given[f"ring_audio_{part}"][:, :, None] for part in "kkv"))
+        text_audio = Projected(*given["text_audio_qkv"].unbind(1))
+        partial = self.audio_branch.ring_partial(audio, audio_ring, seen)
+        o_audio, text_heard = self.audio_branch.step(audio, partial, audio_ring, seen, text_audio, text_mask)
+        audio_token = self.audio_branch.remember(o_audio, given["memory_audio"][:, None], weight)
+
+        visual = Projected(*(given[f"visual_{part}"] for part in "qkv"))
+        visual_ring = Projected(*(given[f"ring_visual_{part}"] for part in "kkv"))
+        text_visual = Projected(*given["text_visual_qkv"].unbind(1))
+        partial = given["visual_attended"], given["visual_lse"]
+        o_visual, text_seen = self.visual_branch.step(visual, partial, visual_ring, seen, text_visual, text_mask)
+        visual_tokens = self.visual_branch.remember(o_visual, given["memory_visual"], weight)
+
+        text = (given["text"] + text_heard + text_seen) / 3
+        ages = given["ring_age"]
+        known = (ages > 0) & (ages <= given["memory_count"][:, None])
+        window = torch.cat([given["ring_audio_tokens"], audio_token], dim=1)
+        window_age = torch.cat([ages, torch.zeros_like(ages[:, :1])], dim=1)
+        window_seen = torch.cat([known, torch.ones_like(known[:, :1])], dim=1)
+        memory = self._pixel_memory(given)
+        queries, predictions, presence = self._segment(
+            window[None],
+            window_age,
+            window_seen[None],
+            visual_tokens[None],
+            text[None],
+            text_mask[None],
+            memory,
+        )
+        masks = predictions[-1].mask_logits(memory.mask_features)
+        return masks[0], torch.sigmoid(presence[0]), o_visual, o_audio[:, 0], audio_token[:, 0]
+
+    # Clips
+
+    def forward_clip(
+        self,
+        frames: Tensor,
+        log_mel: Tensor,
+        has_sound: Tensor,
+        token_ids: Tensor,
+        token_mask: Tensor,
+        *,
+        added_at: Tensor | None = None,
+        temporal: Literal["band", "full"] = "band",
+        decode_ticks: Sequence[int] | None = None,
+        text_hidden: Tensor | None = None,
+    ) -> ClipOutput:
+        """All ticks of B clips with N sentences each.
+
+        Args:
+            frames: [B, T, 3, S, S], RGB, normalised.
+            log_mel: [B, T, 96, 64].
+            has_sound: [B, T] bool, False where there is no sound track.
+            token_ids: [B, N, L] int64.
+            token_mask: [B, N, L] bool.
+            added_at: [B, N] int, the tick at which each sentence was given; outputs before it mean nothing.
+            temporal: "band": a tick sees the last W ticks, as a stream does. "full": every tick sees the whole clip, as
+                in the paper; the audio tokens that prompt tick t are still those of its window.
+            decode_ticks: ticks to segment, all by default.
+            text_hidden: the frozen encoder's features [B, N, L, text_width], where the caller keeps them.
+        """
+        batch, ticks = frames.shape[:2]
+        sentences = token_ids.shape[1]
+        if added_at is None:
+            added_at = torch.zeros(batch, sentences, dtype=torch.int64, device=frames.device)
+        decode = list(range(ticks)) if decode_ticks is None else list(decode_ticks)
+        if text_hidden is None:
+            text_hidden = self.text_encoder(token_ids.flatten(0, 1), token_mask.flatten(0, 1))
+        else:
+            text_hidden = text_hidden.flatten(0, 1)
+        text, *qkvs = (x.unflatten(0, (batch, sentences)) for x in self.project_text(text_hidden))
+        text_audio, text_visual = (Projected(*qkv.unbind(2)) for qkv in qkvs)
+
+        maps = self.backbone(frames.flatten(0, 1))
+        visual = self.visual_branch.project(self.visual_tokens(maps).unflatten(0, (batch, ticks)))
+        audio_tokens = self.audio_encoder(log_mel.flatten(0, 1), has_sound.flatten())
+        audio_tokens = audio_tokens.unflatten(0, (batch, ticks))
+        audio = self.audio_branch.project(audio_tokens[:, :, None])
+
+        window = self.config.window_ticks
+        band = band_mask(ticks, window if temporal == "band" else ticks, frames.device)
+        seen = band if temporal == "band" else torch.ones_like(band)
+        heard = self.audio_branch.clip(audio, text_audio, token_mask, seen, added_at)
+        looked = self.visual_branch.clip(visual, text_visual, token_mask, seen, added_at)
+        text_now = (text[:, :, None] + heard.text + looked.text) / 3  # [B, N, T, L, C]
+
+        chosen = torch.tensor(decode, device=frames.device)
+        age = torch.arange(window, device=frames.device)
+        slots = chosen[:, None] - age[None, :]  # [T', W]: the tick of each slot
+        window_audio = heard.remembered[:, :, slots.clamp(min=0), 0]  # [B, N, T', W, C]
+        window_seen = slots[None, None] >= added_at[:, :, None, None]
+        window_seen = window_seen & (slots >= 0)
+
+        def by_frame(x: Tensor) -> Tensor:
+            """[B, N, T', ...] -> [B * T', N, ...]"""
+            return x.transpose(1, 2).flatten(0, 1)
+
+        picked = [m.unflatten(0, (batch, ticks))[:, chosen].flatten(0, 1) for m in maps]
+        pyramid = self.pixel_decoder.pyramid(picked)
+        memory = self.pixel_decoder(pyramid)
+        _, predictions, presence = self._segment(
+            by_frame(window_audio),
+            age[None],
+            by_frame(window_seen),
+            by_frame(looked.remembered[:, :, chosen]),
+            by_frame(text_now[:, :, chosen]),
+            by_frame(token_mask[:, :, None].expand(-1, -1, len(decode), -1)),
+            memory,
+        )
+        masks = predictions[-1].mask_logits(memory.mask_features)
+        return ClipOutput(
+            masks.unflatten(0, (batch, len(decode))),
+            presence.unflatten(0, (batch, len(decode))),
+            predictions,
+            memory,
+            pyramid,
+            audio_tokens,
+        )
+
+    def _segment(
+        self,
+        audio: Tensor,
+        age: Tensor,
+        audio_seen: Tensor,
+        visual: Tensor,
+        text: Tensor,
+        text_mask: Tensor,
+        memory: PixelMemory,
+    ) -> tuple[Tensor, list[QueryPrediction], Tensor]:
+        """Integration, prompting, decoding of B frames with N sentences each (inputs [B, N, ...])."""
+        frames, sentences = audio.shape[:2]
+        cues, mask = self.integration(
+            audio.flatten(0, 1),
+            age,
+            audio_seen.flatten(0, 1),
+            visual.flatten(0, 1),
+            text.flatten(0, 1),
+            text_mask.flatten(0, 1),
+        )
+        queries, mean_cue = self.prompting(self.queries, cues, mask)
+        queries = queries.unflatten(0, (frames, sentences))
+        queries, predictions = self.decoder(queries, self.query_place, memory)
+        presence = self.presence_head(
+            mean_cue.unflatten(0, (frames, sentences)), queries, predictions[-1].object_share()
+        )
+        return queries, predictions, presence
+
+    def _pixel_memory(self, given: dict[str, Tensor]) -> PixelMemory:
+        layers = range(self.config.decoder_layers)
+        levels = range(len(PYRAMID_STRIDES))
+        return PixelMemory(
+            [given[f"pixel_k_{i}"] for i in layers],
+            [given[f"pixel_v_{i}"] for i in layers],
+            [given[f"mask_features_{i}"] for i in levels],
+            given["mask_features"],
+        )
+
+
+def _stack(projected: Projected) -> Tensor:
+    """[N, 3, L, C]"""
+    return torch.stack([projected.q, projected.k, projected.v], dim=1)

@@ -1,0 +1,98 @@
+"""Modality encoding, the multimodal integration transformer, and cross-attention prompting (paper sections 4.3 and 4.4)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from refavs_rt.config import ModelConfig
+
+from .layers import Attention, FeedForward, sine_position
+
+
+class Integration(nn.Module):
+    """[A ; aud ; V ; vis ; X'] -> the cues that prompt the mask decoder.
+
+    A: the attended audio of the window's ticks, told apart by a learned code of their age (the paper has none; without it the
+    order of sounds is lost). `aud` and `vis` are the paper's modality tokens. Visual tokens carry their place.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.age = nn.Parameter(torch.randn(config.window_ticks, width) * 0.02)
+        self.audio_token = nn.Parameter(torch.randn(1, width) * 0.02)
+        self.visual_token = nn.Parameter(torch.randn(1, width) * 0.02)
+        self.place = nn.Linear(_POSITION_CHANNELS, width, bias=False)
+        self.layers = nn.ModuleList(_Layer(config) for _ in range(config.integration_layers))
+        self.norm = nn.LayerNorm(width)
+        self.to_decoder = FeedForward(width, width)
+
+    def forward(self, audio: Tensor, age: Tensor, audio_seen: Tensor, visual: Tensor, text: Tensor, text_mask: Tensor):
+        """Cues of M sentence-frames.
+
+        Args:
+            audio: [M, W, C], attended audio of the window's ticks in any order.
+            age: [M or 1, W] int, ticks since each of them, 0 for the present.
+            audio_seen: [M, W] bool.
+            visual: [M, P, C].
+            text: [M, L, C]; text_mask: [M, L] bool.
+
+        Returns:
+            cues [M, W + 1 + P + 1 + L, C] and their mask [M, ...], False on empty slots.
+        """
+        items, tokens, _ = visual.shape
+        side = int(tokens**0.5)
+        place = self.place(sine_position(side, side, _POSITION_CHANNELS, visual))
+        parts = [
+            audio + self.age[age],
+            self.audio_token.expand(items, -1, -1),
+            visual + place,
+            self.visual_token.expand(items, -1, -1),
+            text,
+        ]
+        sure = torch.ones_like(audio_seen[:, :1])
+        mask = torch.cat([audio_seen, sure, sure.expand(-1, tokens), sure, text_mask], dim=1)
+        x = torch.cat(parts, dim=1)
+        for layer in self.layers:
+            x = layer(x, mask)
+        return self.to_decoder(self.norm(x)), mask
+
+
+class Prompting(nn.Module):
+    """queries + sigmoid(g1) Attn(queries, cues) + sigmoid(g2) mean(cues)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention = Attention(config.width, config.heads)
+        self.norm = nn.LayerNorm(config.width)
+        self.gate_attention = nn.Parameter(torch.zeros(()))
+        self.gate_mean = nn.Parameter(torch.zeros(()))
+
+    def forward(self, queries: Tensor, cues: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Prompted queries [M, Q, C] and the mean cue [M, C] of `queries` [Q, C], `cues` [M, K, C], `mask` [M, K]."""
+        cues = self.norm(cues)
+        share = mask.to(cues.dtype).unsqueeze(-1)
+        mean = (cues * share).sum(dim=1) / share.sum(dim=1)
+        attended = self.attention(queries.expand(cues.shape[0], -1, -1), cues, cues, mask[:, None, :])
+        gates = torch.sigmoid(self.gate_attention), torch.sigmoid(self.gate_mean)
+        return queries + gates[0] * attended + gates[1] * mean[:, None], mean
+
+
+_POSITION_CHANNELS = 32
+
+
+class _Layer(nn.Module):
+    """Pre-norm self-attention and feed-forward."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(config.width)
+        self.attention = Attention(config.width, config.heads)
+        self.norm_feed_forward = nn.LayerNorm(config.width)
+        self.feed_forward = FeedForward(config.width, config.integration_hidden)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        y = self.norm_attention(x)
+        x = x + self.attention(y, y, y, mask[:, None, :])
+        return x + self.feed_forward(self.norm_feed_forward(x))
