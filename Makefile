@@ -1,0 +1,56 @@
+# What a person types; .ci/run types the same. bootstrap.py makes .venv and knows what is up to date.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo core dev test bench check fix clean distclean
+
+# A Python to make .venv with; unset, a suitable one is looked for: make demo PYTHON=/path/to/python3.12
+PYTHON ?=
+# Passed on: make test ARGS="-k masks -x"; make demo ARGS="--out somewhere"
+ARGS ?=
+
+BIN := .venv/bin
+PY_SOURCES := refavs_rt kernels export train benchmarks tests bootstrap.py conftest.py
+CPP_SOURCES = $(shell find csrc -name '*.h' -o -name '*.cpp')
+BOOTSTRAP = @command -v $(or $(PYTHON),python3) >/dev/null || \
+	{ echo "error: no $(or $(PYTHON),python3) found; on Debian or Ubuntu: sudo apt-get install python3" >&2; exit 1; }; \
+	PYTHON="$(PYTHON)" $(or $(PYTHON),python3) bootstrap.py
+
+help: ## say what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: core ## install the core into .venv and run it on a short clip: demo-out/overlay.mp4
+	@$(BIN)/python -m refavs_rt.demo $(ARGS)
+
+core: ## .venv with the core: numpy, onnxruntime, tokenizers, the compiled extension
+	$(BOOTSTRAP) core
+
+dev: ## complete .venv with every extra, and install the media that scenes are made of
+	$(BOOTSTRAP) dev
+
+test: dev ## dev, then all tests
+	@$(BIN)/pytest $(ARGS)
+
+bench: dev ## the benchmarks only
+	@$(BIN)/pytest --benchmark-only $(ARGS)
+
+check: dev ## ruff, mypy, clang-format; changes nothing
+	@$(BIN)/ruff check $(PY_SOURCES)
+	@$(BIN)/ruff format --check $(PY_SOURCES)
+	@$(BIN)/mypy
+	@$(BIN)/clang-format --dry-run -Werror $(CPP_SOURCES)
+	@echo "make check: nothing to mend"
+
+fix: dev ## let ruff and clang-format mend what they can
+	@$(BIN)/ruff check --fix $(PY_SOURCES)
+	@$(BIN)/ruff format $(PY_SOURCES)
+	@$(BIN)/clang-format -i $(CPP_SOURCES)
+
+clean: ## remove what was built and cached, but not .venv
+	@rm -rf build dist demo-out .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	@rm -f .venv/stamps/extension
+	@find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+distclean: clean ## clean, and remove .venv
+	@rm -rf .venv

@@ -1,0 +1,118 @@
+"""What each stage of a frame costs on the embedded bundle, and the whole of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import refavs_rt
+from refavs_rt.config import MEL_BINS, PATCH_FRAMES
+from refavs_rt.contract import graph_specs
+from refavs_rt.session import Model
+
+TEXTS = (
+    "The sounding object.",
+    "The dog.",
+    "The first object to make a sound.",
+    "The silent object.",
+    "The object on the left.",
+    "The violin that is being played.",
+    "The object making the loudest sound.",
+    "The cat on the right of the dog.",
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return refavs_rt.load("edge")
+
+
+@pytest.fixture(scope="module")
+def demo() -> tuple[Path, list[str]]:
+    folder = Path(refavs_rt.__file__).parent / "assets" / "demo"
+    described = json.loads((folder / "demo.json").read_text())
+    return folder / described["clip"], described["texts"]
+
+
+class Recorder:
+    """The model's own engine, keeping the last inputs of each graph, so that stages are timed on a real stream's state."""
+
+    def __init__(self, engine: Any) -> None:
+        self.engine = engine
+        self.name, self.device = engine.name, engine.device
+        self.inputs: dict[str, dict[str, Any]] = {}
+
+    def __getattr__(self, graph: str) -> Any:
+        def run(inputs: Any) -> Any:
+            self.inputs[graph] = {name: np.array(value) for name, value in inputs.items()}
+            return getattr(self.engine, graph)(inputs)
+
+        return run
+
+
+def recorded(model: Model, texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """The inputs of each graph after twelve ticks of random frames with `texts`."""
+    recorder = Recorder(model.engine)
+    session = Model(model.bundle, recorder, model.run).session(texts)
+    rng = np.random.default_rng(0)
+    size = model.config.image_size
+    for tick in range(12):
+        frame = rng.standard_normal((3, size, size)).astype(np.float32)
+        session.push(frame, rng.standard_normal((PATCH_FRAMES, MEL_BINS)).astype(np.float32), float(tick))
+    return recorder.inputs
+
+
+@pytest.mark.parametrize("graph", ["text", "vision", "audio"])
+def test_graph(benchmark: Any, model: Model, graph: str) -> None:
+    inputs = recorded(model, TEXTS[:1])[graph]
+    outputs = benchmark(getattr(model.engine, graph), inputs)
+    assert all(np.isfinite(outputs[spec.name]).all() for spec in graph_specs(model.config)[graph].outputs)
+
+
+@pytest.mark.parametrize("sentences", [1, 2, 4, 8])
+def test_step(benchmark: Any, model: Model, sentences: int) -> None:
+    inputs = recorded(model, TEXTS[:sentences])["step"]
+    outputs = benchmark(model.engine.step, inputs)
+    assert outputs["mask_logits"].shape[0] == sentences
+
+
+@pytest.mark.parametrize("sentences", [1, 8])
+def test_session_frame(benchmark: Any, model: Model, sentences: int) -> None:
+    """All graphs and the state, without decoding and drawing."""
+    session = model.session(TEXTS[:sentences])
+    size = model.config.image_size
+    rng = np.random.default_rng(0)
+    frame = rng.standard_normal((3, size, size)).astype(np.float32)
+    patch = rng.standard_normal((PATCH_FRAMES, MEL_BINS)).astype(np.float32)
+    pts = iter(np.arange(0, 1e6, 0.04))
+    benchmark(lambda: session.push(frame, patch, float(next(pts))))
+
+
+def test_ingest(benchmark: Any, model: Model, demo: tuple[Path, list[str]]) -> None:
+    """Decoding, scaling, log-mel: all frames of the demo clip; see `frames` for how many."""
+    from refavs_rt.ingest import open_source
+
+    def decode() -> int:
+        with open_source(demo[0], model.config.image_size) as source:
+            return sum(1 for _ in source)
+
+    frames = benchmark(decode)
+    assert frames > 0
+    benchmark.extra_info["frames"] = frames
+
+
+@pytest.mark.parametrize("sentences", [1, 2])
+def test_end_to_end(benchmark: Any, model: Model, demo: tuple[Path, list[str]], sentences: int) -> None:
+    """From the file to masks at the source's size: all frames of the demo clip."""
+    clip, texts = demo[0], demo[1][:sentences]
+
+    def stream() -> int:
+        return sum(1 for _ in model.stream(clip, texts))
+
+    frames = benchmark.pedantic(stream, rounds=3, warmup_rounds=1)
+    benchmark.extra_info["frames"] = frames
+    benchmark.extra_info["frames_per_second"] = frames / benchmark.stats.stats.median

@@ -1,0 +1,341 @@
+// refavs_rt._ingest: the only file here that knows Python. refavs_rt/_ingest.pyi documents it.
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <stdexcept>
+
+#include "error.h"
+#include "ingest.h"
+#include "logmel.h"
+#include "preprocess.h"
+#include "sink.h"
+
+namespace py = pybind11;
+
+namespace refavs {
+namespace {
+
+// Between two looks at Python's signals while a call waits.
+constexpr auto kPatience = std::chrono::milliseconds(100);
+
+// Calls `attempt` without the GIL until it returns true; Ctrl-C ends the wait.
+template <typename Attempt>
+void wait_for(Attempt attempt) {
+  for (;;) {
+    bool done = false;
+    {
+      py::gil_scoped_release release;
+      done = attempt();
+    }
+    if (done) return;
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  }
+}
+
+// An array over memory that `owner` keeps alive.
+template <typename T, typename Owner>
+py::array_t<T> array_over(const T* data, std::vector<py::ssize_t> shape, Owner owner) {
+  auto held = std::make_unique<Owner>(std::move(owner));
+  py::capsule capsule(held.get(), [](void* p) { delete static_cast<Owner*>(p); });
+  held.release();
+  return py::array_t<T>(std::move(shape), data, capsule);
+}
+
+py::array_t<float> array_of(std::vector<float> values, std::vector<py::ssize_t> shape) {
+  const float* data = values.data();  // moving a vector does not move its memory
+  return array_over(data, std::move(shape), std::move(values));
+}
+
+py::array_t<float> array_of(std::vector<MelFrame> frames) {
+  const auto count = static_cast<py::ssize_t>(frames.size());
+  const float* data = frames.empty() ? nullptr : frames.front().data();
+  return array_over(data, {count, kMelBins}, std::move(frames));
+}
+
+std::string shape_text(const py::array& array) { return py::str(array.attr("shape")); }
+
+py::array_t<uint8_t, py::array::c_style> rgb_image(const py::array& image) {
+  if (!py::isinstance<py::array_t<uint8_t>>(image) || image.ndim() != 3 || image.shape(2) != 3 ||
+      image.size() == 0)
+    throw py::value_error("an image is uint8 [H, W, 3], not " +
+                          std::string(py::str(image.dtype())) + " " + shape_text(image));
+  return py::array_t<uint8_t, py::array::c_style>::ensure(image);
+}
+
+py::array_t<float, py::array::c_style> mono_samples(const py::array& samples) {
+  if (!py::isinstance<py::array_t<float>>(samples) || samples.ndim() != 1)
+    throw py::value_error("samples are float32 [n], not " + std::string(py::str(samples.dtype())) +
+                          " " + shape_text(samples));
+  return py::array_t<float, py::array::c_style>::ensure(samples);
+}
+
+Normalization normalization(const std::array<float, 3>& mean, const std::array<float, 3>& std) {
+  for (float s : std)
+    if (!(s > 0.0f)) throw py::value_error("std must be positive");
+  return {mean, std};
+}
+
+void check_size(int size) {
+  if (size < 1 || size > 4096)
+    throw py::value_error("size must be 1 to 4096, not " + std::to_string(size));
+}
+
+// What Python sees of a frame: the arrays are made once.
+struct PyFrame {
+  int64_t index;
+  double pts_s;
+  py::array image;
+  py::array tensor;
+  py::object samples;
+  py::object log_mel;
+  py::object audio_end_s;
+  int64_t audio_missing_samples;
+
+  PyFrame(Frame frame, int size)
+      : index(frame.index),
+        pts_s(frame.pts_s),
+        image(array_over<uint8_t>(frame.picture.rgb.get(),
+                                  {frame.picture.height, frame.picture.width, 3},
+                                  frame.picture.rgb)),
+        tensor(array_of(std::move(frame.tensor), {3, size, size})),
+        samples(py::none()),
+        log_mel(py::none()),
+        audio_end_s(py::none()),
+        audio_missing_samples(frame.sound.missing_samples) {
+    if (!frame.has_audio) return;
+    samples = array_of(std::move(frame.sound.samples), {kPatchSamples});
+    log_mel = array_of(std::move(frame.sound.log_mel), {kPatchFrames, kMelBins});
+    audio_end_s = py::float_(frame.sound.end_s);
+  }
+};
+
+std::unique_ptr<Ingest> open_ingest(const std::string& path, int size,
+                                    const std::array<float, 3>& mean,
+                                    const std::array<float, 3>& std, double audio_offset_s,
+                                    std::optional<int64_t> max_frames,
+                                    std::optional<double> duration_s, int decode_threads) {
+  check_size(size);
+  if (max_frames && *max_frames < 1) throw py::value_error("max_frames must be at least 1");
+  if (duration_s && !(*duration_s > 0.0)) throw py::value_error("duration_s must be positive");
+  if (decode_threads < 0) throw py::value_error("decode_threads must not be negative");
+  IngestOptions options;
+  options.size = size;
+  options.normalization = normalization(mean, std);
+  options.audio_offset_s = audio_offset_s;
+  options.max_frames = max_frames.value_or(-1);
+  options.duration_s = duration_s.value_or(-1.0);
+  options.decode_threads = decode_threads;
+  std::unique_ptr<Ingest> ingest;
+  {
+    py::gil_scoped_release release;
+    ingest = std::make_unique<Ingest>(path, options);
+  }
+  wait_for([&] { return ingest->wait_first(kPatience) != Ingest::Status::kTimeout; });
+  return ingest;
+}
+
+PyFrame next_frame(Ingest& ingest) {
+  Frame frame;
+  Ingest::Status status = Ingest::Status::kTimeout;
+  wait_for([&] {
+    status = ingest.next(&frame, kPatience);
+    return status != Ingest::Status::kTimeout;
+  });
+  if (status == Ingest::Status::kEnd) throw py::stop_iteration();
+  return PyFrame(std::move(frame), ingest.options().size);
+}
+
+py::dict counters(const Ingest& ingest) {
+  const IngestCounters c = ingest.counters();
+  py::dict result;
+  result["decoded"] = c.decoded;
+  result["delivered"] = c.delivered;
+  result["corrupt"] = c.corrupt;
+  result["corrupt_audio"] = c.corrupt_audio;
+  result["read_errors"] = c.read_errors;
+  result["repaired_pts"] = c.repaired_pts;
+  result["audio_gap_samples"] = c.audio_gap_samples;
+  result["audio_overlap_samples"] = c.audio_overlap_samples;
+  return result;
+}
+
+py::object codec_name(const AVStream* stream) {
+  if (!stream) return py::none();
+  return py::str(avcodec_get_name(stream->codecpar->codec_id));
+}
+
+void close_ingest(Ingest& ingest) {
+  py::gil_scoped_release release;
+  ingest.close();
+}
+
+void bind_ingest(py::module_& m) {
+  py::class_<PyFrame>(m, "Frame")
+      .def_readonly("index", &PyFrame::index)
+      .def_readonly("pts_s", &PyFrame::pts_s)
+      .def_readonly("image", &PyFrame::image)
+      .def_readonly("tensor", &PyFrame::tensor)
+      .def_readonly("samples", &PyFrame::samples)
+      .def_readonly("log_mel", &PyFrame::log_mel)
+      .def_readonly("audio_end_s", &PyFrame::audio_end_s)
+      .def_readonly("audio_missing_samples", &PyFrame::audio_missing_samples);
+
+  py::class_<Ingest>(m, "Ingest")
+      .def(py::init(&open_ingest), py::arg("path"), py::kw_only(), py::arg("size"), py::arg("mean"),
+           py::arg("std"), py::arg("audio_offset_s") = 0.0, py::arg("max_frames") = py::none(),
+           py::arg("duration_s") = py::none(), py::arg("decode_threads") = 0)
+      .def("__iter__", [](py::object self) { return self; })
+      .def("__next__", &next_frame)
+      .def("close", &close_ingest)
+      .def("__enter__", [](py::object self) { return self; })
+      .def("__exit__", [](Ingest& self, const py::args&) { close_ingest(self); })
+      .def_property_readonly("path", [](const Ingest& self) { return self.source().path(); })
+      .def_property_readonly("size", [](const Ingest& self) { return self.options().size; })
+      .def_property_readonly("width", &Ingest::width)
+      .def_property_readonly("height", &Ingest::height)
+      .def_property_readonly("frame_rate",
+                             [](const Ingest& self) { return self.source().frame_rate(); })
+      .def_property_readonly("duration_s",
+                             [](const Ingest& self) { return self.source().duration_s(); })
+      .def_property_readonly("pixel_aspect",
+                             [](const Ingest& self) {
+                               AVRational aspect = self.source().pixel_aspect();
+                               if (self.source().orientation().transpose) aspect = av_inv_q(aspect);
+                               return py::make_tuple(aspect.num, aspect.den);
+                             })
+      .def_property_readonly("has_video",
+                             [](const Ingest& self) { return self.source().video() != nullptr; })
+      .def_property_readonly("has_audio",
+                             [](const Ingest& self) { return self.source().audio() != nullptr; })
+      .def_property_readonly("video_codec",
+                             [](const Ingest& self) { return codec_name(self.source().video()); })
+      .def_property_readonly("audio_codec",
+                             [](const Ingest& self) { return codec_name(self.source().audio()); })
+      .def_property_readonly("notes", [](const Ingest& self) { return self.source().notes(); })
+      .def_property_readonly("counters", &counters);
+}
+
+py::array_t<float> offline_log_mel(const py::array& samples) {
+  const auto mono = mono_samples(samples);
+  std::vector<MelFrame> frames;
+  {
+    py::gil_scoped_release release;
+    StreamingLogMel().push(mono.data(), static_cast<size_t>(mono.size()), &frames);
+  }
+  return array_of(std::move(frames));
+}
+
+void bind_log_mel(py::module_& m) {
+  m.def("log_mel", &offline_log_mel, py::arg("samples"));
+  py::class_<StreamingLogMel>(m, "StreamingLogMel")
+      .def(py::init<>())
+      .def(
+          "push",
+          [](StreamingLogMel& self, const py::array& samples) {
+            const auto mono = mono_samples(samples);
+            std::vector<MelFrame> frames;
+            self.push(mono.data(), static_cast<size_t>(mono.size()), &frames);
+            return array_of(std::move(frames));
+          },
+          py::arg("samples"));
+}
+
+py::array_t<float> resize_normalize(const py::array& image, int size,
+                                    const std::array<float, 3>& mean,
+                                    const std::array<float, 3>& std) {
+  check_size(size);
+  const auto rgb = rgb_image(image);
+  const Normalization how = normalization(mean, std);
+  std::vector<float> tensor(size_t(3) * size * size);
+  {
+    py::gil_scoped_release release;
+    Resizer resizer(static_cast<int>(rgb.shape(1)), static_cast<int>(rgb.shape(0)), size, how);
+    resizer.run(rgb.data(), rgb.shape(1) * 3, tensor.data());
+  }
+  return array_of(std::move(tensor), {3, size, size});
+}
+
+// Remembers the size for its messages.
+class PySink {
+ public:
+  explicit PySink(const SinkOptions& options)
+      : width_(options.width), height_(options.height), sink_(options) {}
+
+  void write(const py::array& image, double pts_s) {
+    const auto rgb = rgb_image(image);
+    if (rgb.shape(0) != height_ || rgb.shape(1) != width_)
+      throw py::value_error("an image of this sink is " + std::to_string(height_) + " high and " +
+                            std::to_string(width_) + " wide, not " + shape_text(rgb));
+    wait_for([&] { return sink_.write(rgb.data(), rgb.shape(1) * 3, pts_s, kPatience); });
+  }
+  void close() {
+    py::gil_scoped_release release;
+    sink_.close();
+  }
+  void abort() {
+    py::gil_scoped_release release;
+    sink_.abort();
+  }
+  const Sink& sink() const { return sink_; }
+
+ private:
+  int width_;
+  int height_;
+  Sink sink_;
+};
+
+std::unique_ptr<PySink> open_sink(const std::string& path, int width, int height, double frame_rate,
+                                  const std::optional<std::string>& source,
+                                  std::pair<int, int> pixel_aspect) {
+  SinkOptions options;
+  options.path = path;
+  options.width = width;
+  options.height = height;
+  options.frame_rate = frame_rate;
+  options.source = source.value_or("");
+  options.pixel_aspect = {pixel_aspect.first, pixel_aspect.second};
+  py::gil_scoped_release release;
+  return std::make_unique<PySink>(options);
+}
+
+void bind_sink(py::module_& m) {
+  py::class_<PySink>(m, "Sink")
+      .def(py::init(&open_sink), py::arg("path"), py::arg("width"), py::arg("height"),
+           py::kw_only(), py::arg("frame_rate"), py::arg("source") = py::none(),
+           py::arg("pixel_aspect") = std::make_pair(1, 1))
+      .def("write", &PySink::write, py::arg("image"), py::arg("pts_s"))
+      .def("close", &PySink::close)
+      .def("abort", &PySink::abort)
+      .def("__enter__", [](py::object self) { return self; })
+      .def("__exit__",
+           [](PySink& self, const py::object& type, const py::object&, const py::object&) {
+             if (type.is_none()) {
+               self.close();
+             } else {
+               self.abort();
+             }
+           })
+      .def_property_readonly("encoder", [](const PySink& self) { return self.sink().encoder(); })
+      .def_property_readonly("sound", [](const PySink& self) { return self.sink().sound(); })
+      .def_property_readonly("notes", [](const PySink& self) { return self.sink().notes(); });
+}
+
+}  // namespace
+}  // namespace refavs
+
+PYBIND11_MODULE(_ingest, m) {
+  using namespace refavs;
+  // FFmpeg prints to stderr what reaches the caller as errors, counters and notes.
+  av_log_set_level(AV_LOG_FATAL);
+  py::register_exception<IngestError>(m, "IngestError", PyExc_RuntimeError);
+  py::register_exception<SinkError>(m, "SinkError", PyExc_RuntimeError);
+  bind_ingest(m);
+  bind_log_mel(m);
+  bind_sink(m);
+  m.def("resize_normalize", &resize_normalize, py::arg("image"), py::arg("size"), py::kw_only(),
+        py::arg("mean"), py::arg("std"));
+  m.def("ffmpeg_version", [] { return std::string(av_version_info()); });
+}

@@ -1,0 +1,129 @@
+// FFmpeg's headers, owners for its objects, and everything that differs between FFmpeg 4.4 and 7.
+#pragma once
+
+extern "C" {
+#include <libavcodec/avcodec.h>
+#include <libavformat/avformat.h>
+#include <libavutil/avutil.h>
+#include <libavutil/channel_layout.h>
+#include <libavutil/display.h>
+#include <libavutil/imgutils.h>
+#include <libavutil/opt.h>
+#include <libavutil/pixdesc.h>
+#include <libswresample/swresample.h>
+#include <libswscale/swscale.h>
+}
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+// AVChannelLayout came with FFmpeg 5.1; the bit masks before it went with FFmpeg 7.
+#define REFAVS_CHANNEL_LAYOUT (LIBAVUTIL_VERSION_INT >= AV_VERSION_INT(57, 24, 100))
+// Stream side data moved into AVCodecParameters with FFmpeg 6.1.
+#define REFAVS_CODED_SIDE_DATA (LIBAVCODEC_VERSION_INT >= AV_VERSION_INT(60, 31, 102))
+
+namespace refavs {
+
+struct InputCloser {
+  void operator()(AVFormatContext* context) const { avformat_close_input(&context); }
+};
+struct CodecFreer {
+  void operator()(AVCodecContext* context) const { avcodec_free_context(&context); }
+};
+struct PacketFreer {
+  void operator()(AVPacket* packet) const { av_packet_free(&packet); }
+};
+struct FrameFreer {
+  void operator()(AVFrame* frame) const { av_frame_free(&frame); }
+};
+struct SwrFreer {
+  void operator()(SwrContext* context) const { swr_free(&context); }
+};
+struct SwsFreer {
+  void operator()(SwsContext* context) const { sws_freeContext(context); }
+};
+
+using InputPtr = std::unique_ptr<AVFormatContext, InputCloser>;
+using CodecPtr = std::unique_ptr<AVCodecContext, CodecFreer>;
+using PacketPtr = std::unique_ptr<AVPacket, PacketFreer>;
+using FramePtr = std::unique_ptr<AVFrame, FrameFreer>;
+using SwrPtr = std::unique_ptr<SwrContext, SwrFreer>;
+using SwsPtr = std::unique_ptr<SwsContext, SwsFreer>;
+
+inline PacketPtr new_packet() {
+  PacketPtr packet(av_packet_alloc());
+  if (!packet) throw std::bad_alloc();
+  return packet;
+}
+
+inline FramePtr new_frame() {
+  FramePtr frame(av_frame_alloc());
+  if (!frame) throw std::bad_alloc();
+  return frame;
+}
+
+inline std::string ffmpeg_message(int code) {
+  char text[AV_ERROR_MAX_STRING_SIZE] = {};
+  av_strerror(code, text, sizeof(text));
+  return text;
+}
+
+inline int channel_count(const AVFrame& frame) {
+#if REFAVS_CHANNEL_LAYOUT
+  return frame.ch_layout.nb_channels;
+#else
+  return frame.channels;
+#endif
+}
+
+inline int channel_count(const AVCodecParameters& parameters) {
+#if REFAVS_CHANNEL_LAYOUT
+  return parameters.ch_layout.nb_channels;
+#else
+  return parameters.channels;
+#endif
+}
+
+// The bit mask of a frame's channels, 0 where only their number is known.
+inline uint64_t channel_mask(const AVFrame& frame) {
+#if REFAVS_CHANNEL_LAYOUT
+  return frame.ch_layout.order == AV_CHANNEL_ORDER_NATIVE ? frame.ch_layout.u.mask : 0;
+#else
+  return frame.channel_layout;
+#endif
+}
+
+inline void set_default_channels(AVCodecContext* codec, int channels) {
+#if REFAVS_CHANNEL_LAYOUT
+  av_channel_layout_default(&codec->ch_layout, channels);
+#else
+  codec->channels = channels;
+  codec->channel_layout = av_get_default_channel_layout(channels);
+#endif
+}
+
+inline void set_default_channels(AVFrame* frame, int channels) {
+#if REFAVS_CHANNEL_LAYOUT
+  av_channel_layout_default(&frame->ch_layout, channels);
+#else
+  frame->channels = channels;
+  frame->channel_layout = av_get_default_channel_layout(channels);
+#endif
+}
+
+// The 3 x 3 display matrix of a stream, or null.
+inline const int32_t* display_matrix(const AVStream& stream) {
+#if REFAVS_CODED_SIDE_DATA
+  const AVPacketSideData* data =
+      av_packet_side_data_get(stream.codecpar->coded_side_data, stream.codecpar->nb_coded_side_data,
+                              AV_PKT_DATA_DISPLAYMATRIX);
+  return data && data->size >= 9 * sizeof(int32_t) ? reinterpret_cast<const int32_t*>(data->data)
+                                                   : nullptr;
+#else
+  const uint8_t* data = av_stream_get_side_data(&stream, AV_PKT_DATA_DISPLAYMATRIX, nullptr);
+  return reinterpret_cast<const int32_t*>(data);
+#endif
+}
+
+}  // namespace refavs

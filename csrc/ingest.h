@@ -1,0 +1,125 @@
+// A file as a stream of frames, each with the sound that ends at it.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "logmel.h"
+#include "mel_track.h"
+#include "packet_router.h"
+#include "picture.h"
+#include "preprocess.h"
+#include "ring.h"
+#include "source.h"
+
+namespace refavs {
+
+struct IngestOptions {
+  int size = 0;  // S: side of the tensor
+  Normalization normalization;
+  double audio_offset_s = 0.0;  // the sound's window ends this long after the frame
+  int64_t max_frames = -1;      // no limit if negative
+  double duration_s = -1.0;     // frames before this time only; no limit if negative
+  int decode_threads = 0;       // for the video decoder; 0: half of the cores, 4 at most
+};
+
+struct Frame {
+  int64_t index = 0;  // 0, 1, 2, ... as delivered
+  double pts_s = 0.0;
+  Picture picture;
+  std::vector<float> tensor;  // [3, S, S]
+  bool has_audio = false;
+  MelPatch sound;
+
+  int64_t hop = 0;  // the last 10 ms hop at or before pts_s + audio_offset_s
+};
+
+struct IngestCounters {
+  int64_t decoded = 0;                // pictures decoded, delivered or not
+  int64_t delivered = 0;              // frames handed out
+  int64_t corrupt = 0;                // pictures damaged, and packets that would not decode
+  int64_t corrupt_audio = 0;          // the same for sound
+  int64_t read_errors = 0;            // places where the container could not be read
+  int64_t repaired_pts = 0;           // frames whose time was missing or not after the last one's
+  int64_t audio_gap_samples = 0;      // 16 kHz samples without sound up to where the sound ends
+  int64_t audio_overlap_samples = 0;  // samples of the source that came twice and were trimmed
+};
+
+// Demuxes, decodes video and decodes audio in three threads of its own. Every frame is delivered:
+// where the caller is slow, the threads wait. The clock reads 0 where the earlier of the two
+// streams begins; hops are at multiples of 10 ms on it.
+//
+// One thread may call next() while others read counters() or call close().
+class Ingest {
+ public:
+  enum class Status { kFrame, kTimeout, kEnd };
+
+  // Throws IngestError.
+  Ingest(const std::string& path, const IngestOptions& options);
+  ~Ingest();
+  Ingest(const Ingest&) = delete;
+  Ingest& operator=(const Ingest&) = delete;
+
+  // Waits for the first frame, after which width() and height() are certain. kEnd: there is none
+  // within duration_s. Throws IngestError if nothing in the file decodes.
+  Status wait_first(std::chrono::milliseconds timeout);
+
+  // The next frame. Throws IngestError.
+  Status next(Frame* frame, std::chrono::milliseconds timeout);
+
+  // Stops the threads and waits for them. May be called again, and while next() waits: that ends.
+  void close();
+
+  const Source& source() const { return source_; }
+  const IngestOptions& options() const { return options_; }
+  int width() const { return width_.load(); }
+  int height() const { return height_.load(); }
+  IngestCounters counters() const;
+
+ private:
+  using Work = void (Ingest::*)();
+  void run(Work work);
+  void demux();
+  void decode_video();
+  void decode_audio();
+  bool deliver(const AVFrame& decoded);
+  void stop();
+  void rethrow();
+
+  IngestOptions options_;
+  Source source_;
+  CodecPtr video_codec_;
+  CodecPtr audio_codec_;
+  PictureConverter converter_;
+  std::unique_ptr<Resizer> resizer_;
+  std::atomic<int> width_;
+  std::atomic<int> height_;
+
+  PacketRouter router_;
+  MelTrack mel_;
+  Ring<Frame> frames_;
+
+  // Of the video thread.
+  int64_t next_index_ = 0;
+  double last_pts_s_ = 0.0;
+  double frame_interval_s_ = 0.0;
+
+  std::optional<Frame> waiting_;  // popped, its sound not there yet
+
+  mutable std::mutex mutex_;  // counters_, error_
+  IngestCounters counters_;
+  std::exception_ptr error_;
+
+  std::mutex close_mutex_;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace refavs

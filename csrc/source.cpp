@@ -1,0 +1,167 @@
+#include "source.h"
+
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+
+#include "error.h"
+
+namespace refavs {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Tells what FFmpeg would tell in words that lead nowhere, or would even play (a text file is an
+// ANSI animation to it).
+void check_file(const std::string& path) {
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (status.type() == fs::file_type::not_found)
+    throw IngestError(path + ": no such file; check the path");
+  if (error) throw IngestError(path + ": " + error.message());
+  if (fs::is_directory(status)) throw IngestError(path + " is a directory; name one file in it");
+  if (!fs::is_regular_file(status))
+    throw IngestError(path + " is not a regular file; save it to a file first");
+  const auto size = fs::file_size(path, error);
+  if (!error && size == 0) throw IngestError(path + " is empty (0 bytes); record or copy it again");
+}
+
+std::string not_media(const std::string& path, const std::string& reason) {
+  return path + " cannot be read as video: " + reason +
+         "; it is not a media file or it is damaged, try `ffprobe` on it";
+}
+
+bool is_text_format(const AVInputFormat& format) { return std::strcmp(format.name, "tty") == 0; }
+
+int interrupted(void* stopped) { return static_cast<std::atomic<bool>*>(stopped)->load() ? 1 : 0; }
+
+}  // namespace
+
+Source::Source(const std::string& path, Use use) : path_(path) {
+  check_file(path);
+  AVFormatContext* context = avformat_alloc_context();
+  if (!context) throw std::bad_alloc();
+  context->interrupt_callback = {&interrupted, &stopped_};
+  // A playlist inside a file reaches nothing but files.
+  AVDictionary* options = nullptr;
+  av_dict_set(&options, "protocol_whitelist", "file", 0);
+  // The prefix keeps a name like "a:b.mp4" from being read as a protocol.
+  const int opened = avformat_open_input(&context, ("file:" + path).c_str(), nullptr, &options);
+  av_dict_free(&options);
+  if (opened == AVERROR(EACCES))
+    throw IngestError(path + ": no permission to read it; check its access rights");
+  if (opened < 0) throw IngestError(not_media(path, ffmpeg_message(opened)));
+  input_.reset(context);
+  if (is_text_format(*context->iformat)) throw IngestError(not_media(path, "it is a text file"));
+  const int found = avformat_find_stream_info(context, nullptr);
+  if (found < 0) throw IngestError(not_media(path, ffmpeg_message(found)));
+  find_streams(use);
+}
+
+void Source::find_streams(Use use) {
+  AVStream* first_video = nullptr;
+  for (unsigned i = 0; i < input_->nb_streams && !first_video; ++i) {
+    AVStream* stream = input_->streams[i];
+    const bool still = (stream->disposition &
+                        (AV_DISPOSITION_ATTACHED_PIC | AV_DISPOSITION_TIMED_THUMBNAILS)) != 0;
+    if (stream->codecpar->codec_type == AVMEDIA_TYPE_VIDEO && !still) first_video = stream;
+  }
+  if (use == Use::kPictureAndSound) {
+    if (!first_video) throw IngestError(path_ + " has no video stream; name a file with pictures");
+    video_ = first_video;
+  }
+  const int best = av_find_best_stream(input_.get(), AVMEDIA_TYPE_AUDIO, -1, -1, nullptr, 0);
+  if (best >= 0) {
+    audio_ = input_->streams[best];
+    if (!avcodec_find_decoder(audio_->codecpar->codec_id)) {
+      notes_.push_back("the sound of " + path_ + " is in a codec (" +
+                       avcodec_get_name(audio_->codecpar->codec_id) +
+                       ") that this FFmpeg cannot decode; it is left out");
+      audio_ = nullptr;
+    }
+  }
+  find_origin(first_video);
+  for (unsigned i = 0; i < input_->nb_streams; ++i) {
+    AVStream* stream = input_->streams[i];
+    if (stream != video_ && stream != audio_) stream->discard = AVDISCARD_ALL;
+  }
+  if (video_) find_orientation();
+}
+
+// The same streams count for the origin whatever the use, so that all readers of a file agree.
+void Source::find_origin(const AVStream* first_video) {
+  const AVStream* earliest = nullptr;
+  for (const AVStream* stream : {first_video, static_cast<const AVStream*>(audio_)}) {
+    if (!stream || stream->start_time == AV_NOPTS_VALUE) continue;
+    if (!earliest || av_compare_ts(stream->start_time, stream->time_base, earliest->start_time,
+                                   earliest->time_base) < 0)
+      earliest = stream;
+  }
+  if (earliest) clock_ = SourceClock(earliest->start_time, earliest->time_base);
+}
+
+void Source::find_orientation() {
+  const int32_t* m = display_matrix(*video_);
+  if (!m) return;
+  // A stored pixel (x, y) is shown at (a x + c y, b x + d y), with a = m[0], b = m[1], c = m[3],
+  // d = m[4].
+  const bool straight = m[1] == 0 && m[3] == 0 && m[0] != 0 && m[4] != 0;
+  const bool across = m[0] == 0 && m[4] == 0 && m[1] != 0 && m[3] != 0;
+  if (straight) {
+    orientation_ = {false, m[0] < 0, m[4] < 0};
+  } else if (across) {
+    orientation_ = {true, m[3] < 0, m[1] < 0};
+  } else {
+    notes_.push_back(path_ + " asks to be turned by an angle that is no multiple of 90 degrees; " +
+                     "it is shown as stored");
+  }
+}
+
+std::optional<double> Source::duration_s() const {
+  if (input_->duration == AV_NOPTS_VALUE || input_->duration <= 0) return std::nullopt;
+  return static_cast<double>(input_->duration) / AV_TIME_BASE;
+}
+
+double Source::frame_rate() const {
+  AVRational rate = video_->avg_frame_rate;
+  if (rate.num <= 0 || rate.den <= 0) rate = video_->r_frame_rate;
+  return rate.num > 0 && rate.den > 0 ? av_q2d(rate) : 0.0;
+}
+
+AVRational Source::pixel_aspect() const {
+  const AVRational aspect = av_guess_sample_aspect_ratio(input_.get(), video_, nullptr);
+  return aspect.num > 0 && aspect.den > 0 ? aspect : AVRational{1, 1};
+}
+
+CodecPtr Source::open_decoder(const AVStream& stream, int threads) const {
+  const std::string name = avcodec_get_name(stream.codecpar->codec_id);
+  const AVCodec* decoder = avcodec_find_decoder(stream.codecpar->codec_id);
+  if (!decoder)
+    throw IngestError(path_ + " is in a codec (" + name + ") that this FFmpeg cannot decode; " +
+                      "convert it, for example to H.264");
+  CodecPtr codec(avcodec_alloc_context3(decoder));
+  if (!codec) throw std::bad_alloc();
+  int status = avcodec_parameters_to_context(codec.get(), stream.codecpar);
+  codec->pkt_timebase = stream.time_base;
+  codec->thread_count = threads;
+  if (status >= 0) status = avcodec_open2(codec.get(), decoder, nullptr);
+  if (status < 0)
+    throw IngestError(path_ + ": the " + name + " decoder does not open (" +
+                      ffmpeg_message(status) + "); the file may be damaged");
+  return codec;
+}
+
+int Source::read(AVPacket* packet) {
+  for (;;) {
+    if (stopped_.load()) return AVERROR_EXIT;
+    const int status = av_read_frame(input_.get(), packet);
+    if (status < 0) return status;
+    if ((video_ && packet->stream_index == video_->index) ||
+        (audio_ && packet->stream_index == audio_->index))
+      return 0;
+    av_packet_unref(packet);
+  }
+}
+
+}  // namespace refavs

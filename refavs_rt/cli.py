@@ -1,0 +1,199 @@
+"""The command line: `refavs-rt stream`, `refavs-rt info` and `refavs-rt verify`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .bundle import Bundle, BundleError, find_bundle
+from .config import RunConfig
+from .engines import ENGINES, EngineError
+
+_DESCRIPTION = "Segment what a sentence means in a video with sound."
+_STREAM = """\
+Segment what each sentence means in every frame of a video with sound.
+
+  refavs-rt stream --source video.mp4 --text "the dog that barks" --out overlay.mp4 --jsonl masks.jsonl
+"""
+_INTERRUPTED = 130
+
+
+class _UserError(Exception):
+    """The user's to mend: shown as one line, without a traceback."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    args = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = args.command
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            return command(args)
+        except (_UserError, BundleError, EngineError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return _INTERRUPTED
+        except BrokenPipeError:
+            # The reader of our output left. Close quietly: Python would complain once more at exit.
+            sys.stderr.close()
+            return 1
+
+
+def _stream(args: argparse.Namespace) -> int:
+    from .ingest import IngestError
+    from .run_file import UsageError, run_file
+    from .sink import SinkError
+
+    wanted = RunConfig(presence_threshold=args.null_threshold, threads=args.threads)
+    try:
+        return run_file(
+            args.source,
+            args.text,
+            bundle=args.bundle,
+            engine=args.engine,
+            run=wanted,
+            overlay=args.out,
+            records=args.jsonl,
+            max_frames=args.max_frames,
+            duration_s=args.duration,
+        )
+    except (UsageError, IngestError, SinkError) as error:
+        raise _UserError(str(error)) from error
+
+
+def _info(args: argparse.Namespace) -> int:
+    from .info import describe, to_text
+
+    bundle: Bundle | str
+    try:
+        bundle = Bundle.open(find_bundle(args.bundle))
+    except BundleError as error:
+        if args.bundle is not None:
+            raise
+        bundle = str(error)
+    described = describe(bundle)
+    print(json.dumps(described, indent=2) if args.json else to_text(described))
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from .engines.onnx import OnnxEngine
+
+    bundle = Bundle.open(find_bundle(args.verified))
+    if args.digest is not None and args.digest.lower() != bundle.digest:
+        raise BundleError(f"{bundle.path}: its digest is {bundle.digest}, not the one given; do not use it")
+    for name in bundle.files:
+        bundle.read(name)
+    OnnxEngine(bundle)
+    print(f"{bundle.path}: {len(bundle.files)} files are as the manifest says, and the graphs fit this refavs_rt")
+    if args.digest is None:
+        print(f"digest {bundle.digest}")
+        print("This finds damage, not an attack: compare the digest with one kept elsewhere (--digest).")
+    else:
+        print("the digest is the one given")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    from . import __version__
+
+    parser = argparse.ArgumentParser(prog="refavs-rt", description=_DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"refavs-rt {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = RunConfig()
+
+    stream = commands.add_parser(
+        "stream",
+        help="run sentences on a video",
+        description=_STREAM,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    stream.add_argument("--source", type=Path, required=True, metavar="FILE", help="a media file")
+    stream.add_argument(
+        "--text", action="append", required=True, metavar="SENTENCE", help="what to segment; give it again for more"
+    )
+    stream.add_argument("--out", type=Path, metavar="MP4", help="write the video with the masks drawn, its sound kept")
+    stream.add_argument("--jsonl", type=Path, metavar="FILE", help="write one JSON line a frame")
+    _add_bundle(stream, "--bundle")
+    stream.add_argument("--engine", choices=ENGINES, default=ENGINES[0], help="default %(default)s")
+    stream.add_argument("--max-frames", type=_positive_int, metavar="N", help="stop after N frames")
+    stream.add_argument("--duration", type=_positive_float, metavar="S", help="stop after S seconds of the source")
+    stream.add_argument(
+        "--threads", type=_count, default=run.threads, metavar="N", help="threads of the engine; 0: one a core (default)"
+    )
+    stream.add_argument(
+        "--null-threshold",
+        type=_share,
+        default=run.presence_threshold,
+        metavar="X",
+        help="a sentence has a mask where its presence is at least X, from 0 to 1 (default %(default)s)",
+    )
+    stream.set_defaults(command=_stream)
+
+    info = commands.add_parser("info", help="print versions, engines, devices and the bundle")
+    _add_bundle(info, "--bundle")
+    info.add_argument("--json", action="store_true", help="for machines")
+    info.set_defaults(command=_info)
+
+    verify = commands.add_parser("verify", help="check every file of a bundle")
+    verify.add_argument("verified", metavar="BUNDLE", help="a bundle folder, or 'edge' for the embedded one")
+    verify.add_argument("--digest", type=_sha256, metavar="SHA256", help="the digest that the bundle must have")
+    verify.set_defaults(command=_verify)
+    return parser
+
+
+def _add_bundle(parser: argparse.ArgumentParser, flag: str) -> None:
+    parser.add_argument(
+        flag,
+        metavar="DIR",
+        help="a bundle folder, or 'edge' for the embedded one (default: bundles/latest, else the embedded one)",
+    )
+
+
+def _positive_int(text: str) -> int:
+    return _number(text, int, lambda value: value > 0, "a whole number above 0")
+
+
+def _count(text: str) -> int:
+    return _number(text, int, lambda value: value >= 0, "a whole number, 0 or more")
+
+
+def _positive_float(text: str) -> float:
+    return _number(text, float, lambda value: 0 < value < math.inf, "a number above 0")
+
+
+def _share(text: str) -> float:
+    return _number(text, float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+
+
+def _sha256(text: str) -> str:
+    if len(text) != 64 or not set(text.lower()) <= set("0123456789abcdef"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a sha256: 64 hexadecimal digits")
+    return text
+
+
+def _number(text: str, kind: Callable[[str], Any], valid: Callable[[Any], bool], wanted: str) -> Any:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not valid(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+    return value
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

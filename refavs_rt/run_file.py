@@ -1,0 +1,224 @@
+"""The main job, as `refavs-rt stream` does it: a source through a model into an overlay and records, with progress shown."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+from .config import RunConfig
+from .ingest import Ingest
+from .jsonl import write_line
+from .render import Overlay
+from .session import Session, load
+from .sink import OverlayWriter
+from .stream import Result, open_for, run_session
+
+INTERRUPTED = 130
+"""Exit code of a run that was stopped by a signal; its files are finished all the same."""
+
+_TERMINAL_PERIOD_S, _LOG_PERIOD_S = 0.2, 5.0
+"""How often progress is shown on a terminal, and in a log."""
+
+
+class UsageError(Exception):
+    """A wish that cannot be fulfilled as given; the message names it and the mend."""
+
+
+def run_file(
+    source: Path,
+    texts: Sequence[str],
+    *,
+    bundle: str | None = None,
+    engine: str = "auto",
+    run: RunConfig | None = None,
+    overlay: Path | None = None,
+    records: Path | None = None,
+    max_frames: int | None = None,
+    duration_s: float | None = None,
+) -> int:
+    """Run sentences on a source; returns the exit code.
+
+    Args:
+        source: a media file.
+        texts: the sentences.
+        bundle, engine, run: as `session.load` takes them.
+        overlay: MP4 to write.
+        records: JSONL to write, a line a frame.
+        max_frames, duration_s: where to stop.
+
+    Raises:
+        UsageError: a sentence or an output is not possible.
+        BundleError, EngineError, IngestError, SinkError: as they say.
+    """
+    _check_outputs(source, overlay, records)
+    model = load(bundle, engine=engine, run=run)
+    print(f"bundle {model.bundle.path} ({model.config.preset}), engine {model.engine.name} ({model.engine.device})")
+    try:
+        session = model.session(texts)
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    opened = open_for(model, source, max_frames=max_frames, duration_s=duration_s)
+    with _StopOnSignal() as stop:
+        summary = _write(stop, session, opened, overlay, records)
+    print(summary.to_text())
+    for path in (overlay, records):
+        if path is not None:
+            print(f"wrote {path}")
+    return INTERRUPTED if stop.stopped else 0
+
+
+def _write(
+    stop: _StopOnSignal, session: Session, source: Ingest, overlay: Path | None, records: Path | None
+) -> _Summary:
+    """Run the session over the source and write what was asked for."""
+    summary = _Summary(session.texts)
+    with contextlib.ExitStack() as files, source, _Progress() as progress:
+        lines = files.enter_context(open(records, "w", encoding="utf-8")) if records else None
+        writer = files.enter_context(OverlayWriter.beside(overlay, source)) if overlay else None
+        painter = Overlay(source.height, source.width, session.model.run.presence_threshold)
+        _tell([*source.notes, *(writer.notes if writer else [])])
+        for result in stop.until_stopped(run_session(session, source)):
+            if lines:
+                write_line(lines, result)
+            if writer:
+                writer.write(painter.paint(result.image, result.texts, result.masks, result.presence), result.pts_s)
+            summary.add(result)
+            progress.show(summary, result)
+    return summary
+
+
+def _tell(notes: Sequence[str]) -> None:
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+
+
+class _Summary:
+    """Counts of a run."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._texts = texts
+        self._started = time.perf_counter()
+        self._latencies_ms: list[float] = []
+        self._present = [0] * len(texts)
+
+    @property
+    def frames(self) -> int:
+        return len(self._latencies_ms)
+
+    @property
+    def frames_per_second(self) -> float:
+        """Over the whole run, with decoding, drawing and writing."""
+        return self.frames / (time.perf_counter() - self._started)
+
+    def add(self, result: Result) -> None:
+        self._latencies_ms.append(result.latency_ms)
+        for i, mask in enumerate(result.masks):
+            self._present[i] += bool(mask.any())
+
+    def to_text(self) -> str:
+        if not self.frames:
+            return "no frame"
+        ordered = sorted(self._latencies_ms)
+        p95 = ordered[min(self.frames - 1, int(0.95 * self.frames))]
+        lines = [
+            f"{self.frames} frames in {time.perf_counter() - self._started:.1f} s: {self.frames_per_second:.1f} fps, "
+            f"latency {statistics.median(ordered):.0f} ms (median), {p95:.0f} ms (p95)"
+        ]
+        for text, count in zip(self._texts, self._present, strict=True):
+            lines.append(f"  {text!r}: segmented in {count} of {self.frames} frames")
+        return "\n".join(lines)
+
+
+class _Progress:
+    """A line on stderr: rewritten on a terminal, now and then a new one elsewhere."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._period_s = _TERMINAL_PERIOD_S if self._terminal else _LOG_PERIOD_S
+        self._shown = time.monotonic()
+        self._open = False
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._open:
+            print(file=sys.stderr)
+
+    def show(self, summary: _Summary, result: Result) -> None:
+        if time.monotonic() - self._shown < self._period_s:
+            return
+        self._shown = time.monotonic()
+        line = (
+            f"frame {summary.frames}, {result.pts_s:.2f} s, "
+            f"{summary.frames_per_second:.1f} fps, latency {result.latency_ms:.0f} ms"
+        )
+        self._open = self._terminal
+        print(f"\r{line}\x1b[K" if self._terminal else line, end="" if self._terminal else "\n", file=sys.stderr, flush=True)
+
+
+class _StopOnSignal:
+    """Ends a loop between two frames on Ctrl-C or SIGTERM, so that files are finished.
+
+    While a frame is waited for, the signal interrupts at once; while one is written, at the end of that.
+    """
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._waiting = False
+        self._previous: dict[int, signal._HANDLER] = {}
+
+    def __enter__(self) -> _StopOnSignal:
+        if threading.current_thread() is threading.main_thread():  # Python sets handlers nowhere else
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._stop)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def until_stopped(self, results: Iterator[Result]) -> Iterator[Result]:
+        while True:
+            self._waiting = True
+            try:
+                if self.stopped:
+                    return
+                result = next(results, None)
+            except KeyboardInterrupt:
+                return
+            finally:
+                self._waiting = False
+            if result is None:
+                return
+            yield result
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        again, self.stopped = self.stopped, True
+        if self._waiting or again:
+            raise KeyboardInterrupt
+
+
+def _check_outputs(source: Path, overlay: Path | None, records: Path | None) -> None:
+    """Refuse at once what would fail, or destroy, at the end."""
+    for path in (overlay, records):
+        if path is None:
+            continue
+        if not path.parent.is_dir():
+            raise UsageError(f"{path}: there is no folder {path.parent}; make it first")
+        if path.is_dir():
+            raise UsageError(f"{path}: is a folder; name a file in it")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise UsageError(f"{path}: may not be written; choose another place")
+        if path.exists() and source.exists() and path.samefile(source):
+            raise UsageError(f"{path}: is the source itself; write to another file")
+    if overlay is not None and records is not None and overlay.absolute() == records.absolute():
+        raise UsageError(f"{overlay}: asked for as overlay and as records; give two names")

@@ -1,0 +1,214 @@
+"""A loaded model, and a session of it: one camera, the sentences asked about it, and their state."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bundle import TOKENIZER, Bundle, BundleError, find_bundle
+from .config import MEL_BINS, PATCH_FRAMES, ModelConfig, RunConfig
+from .engines import Engine, open_engine
+from .state import SentenceState, SharedState
+from .tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from .stream import Result
+
+_CLOCK_SLACK_S = 1e-6
+"""A frame this little before a tick is on it: timestamps are sums of fractions."""
+
+
+def load(
+    bundle: str | os.PathLike[str] | None = None, *, engine: str = "auto", run: RunConfig | None = None
+) -> Model:
+    """Load a bundle.
+
+    Args:
+        bundle: a folder, or "edge" for the embedded one; None takes bundles/latest, else the embedded one.
+        engine: "auto" or the name of an engine.
+        run: how to run it.
+
+    Raises:
+        BundleError: the bundle is missing, damaged or of another contract.
+        EngineError: the engine cannot run here.
+    """
+    run = run or RunConfig()
+    opened = Bundle.open(find_bundle(bundle))
+    return Model(opened, open_engine(engine, opened, threads=run.threads), run)
+
+
+class Model:
+    """A bundle in an engine. Sessions share it, one thread at a time."""
+
+    def __init__(self, bundle: Bundle, engine: Engine, run: RunConfig) -> None:
+        self.bundle = bundle
+        self.engine = engine
+        self.run = run
+        self.tokenizer = Tokenizer(bundle.read(TOKENIZER), bundle.config.text_tokens)
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.bundle.config
+
+    def session(self, texts: Sequence[str] = ()) -> Session:
+        """A new session, with nothing remembered, that asks for `texts`."""
+        return Session(self, texts)
+
+    def stream(
+        self,
+        source: str | os.PathLike[str],
+        texts: Sequence[str],
+        *,
+        max_frames: int | None = None,
+        duration_s: float | None = None,
+    ) -> Iterator[Result]:
+        """Segment what each sentence means in every frame of a source.
+
+        Args:
+            source: a media file.
+            texts: the sentences.
+            max_frames: stop after so many frames.
+            duration_s: stop after so many seconds of the source.
+
+        Raises:
+            ValueError, TypeError: a sentence cannot be read, or there is none.
+            IngestError: the source cannot be read.
+        """
+        if not texts:
+            raise ValueError("give at least one sentence")
+        from .stream import stream
+
+        return stream(self, source, texts, max_frames=max_frames, duration_s=duration_s)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a frame gave for N sentences."""
+
+    mask_logits: NDArray[np.float32]
+    """[N, h, w], at a quarter of the model's image size."""
+    presence: NDArray[np.float32]
+    """[N], the chance that anything in the frame fits each sentence."""
+    is_tick: bool
+    """Whether the frame was committed to the memory."""
+
+
+class Session:
+    """Frames in order, in; predictions out.
+
+    The first frame is committed to the memory, and then the first one at or after each 1 / memory_hz seconds from it; frames
+    between are provisional and leave no trace. When pts jump back by more than that, the source is taken to have begun again
+    and so has the clock; the memory is kept.
+    """
+
+    def __init__(self, model: Model, texts: Sequence[str] = ()) -> None:
+        self.model = model
+        self.texts: list[str] = []
+        """The sentences, in the order of every output's first axis."""
+        self.shared = SharedState.empty(model.config)
+        self.sentences = SentenceState(model.config, model.run)
+        self._clock = _MemoryClock(model.config.memory_hz)
+        if isinstance(texts, str):
+            raise TypeError("give a list of sentences, not one string")
+        self.add(*texts)
+
+    def add(self, *texts: str) -> None:
+        """Ask for more sentences from the next frame on. They remember nothing yet, but see the shared ring.
+
+        Raises:
+            ValueError, TypeError: a sentence cannot be read, or there would be too many. Nothing is added then.
+        """
+        limit = self.model.config.max_sentences
+        if len(self.texts) + len(texts) > limit:
+            raise ValueError(f"{len(self.texts) + len(texts)} sentences are too many: this model takes {limit} at a time")
+        if not texts:
+            return
+        token_ids, token_mask = self.model.tokenizer.encode(texts)
+        features = self.model.engine.text({"token_ids": token_ids, "token_mask": token_mask})
+        self.sentences.add({"token_mask": token_mask, **features})
+        self.texts += texts
+
+    def remove(self, index: int) -> None:
+        """Ask no longer for the sentence at `index`; later ones move up.
+
+        Raises:
+            IndexError: there is none.
+        """
+        if not 0 <= index < len(self.texts):
+            raise IndexError(f"there is no sentence {index}; there are {len(self.texts)}")
+        self.sentences.remove(index)
+        del self.texts[index]
+
+    def push(
+        self, frame: NDArray[np.float32], log_mel: NDArray[np.float32] | None, pts_s: float
+    ) -> Prediction:
+        """Run one frame and commit it if it is a memory tick.
+
+        Args:
+            frame: [3, S, S], normalised RGB.
+            log_mel: [96, 64], the sound up to the frame; None where there is no sound at all, which is not silence.
+            pts_s: when the frame is, in seconds.
+
+        Raises:
+            ValueError: an array has another shape or type, or holds NaN or infinity.
+            BundleError: the model returned NaN or infinity.
+        """
+        config, engine = self.model.config, self.model.engine
+        has_sound = log_mel is not None
+        if log_mel is None:
+            log_mel = np.zeros((PATCH_FRAMES, MEL_BINS), np.float32)
+        _check("frame", frame, (3, config.image_size, config.image_size))
+        _check("log_mel", log_mel, (PATCH_FRAMES, MEL_BINS))
+        if not np.isfinite(pts_s):
+            raise ValueError(f"pts_s must be a finite number of seconds, not {pts_s}")
+
+        known: dict[str, NDArray[Any]] = self.shared.feeds()
+        present = engine.vision({**known, "frame": frame[None]})
+        present |= engine.audio({"log_mel": log_mel[None], "has_sound": np.array([has_sound])})
+        step = engine.step({**known, **self.sentences.feeds(), **present}) if self.texts else self._nothing()
+        if not np.isfinite(step["mask_logits"].sum() + step["presence"].sum()):
+            raise BundleError(f"{self.model.bundle.path}: the model returned NaN or infinity; export a sound checkpoint")
+
+        is_tick = self._clock.advance(pts_s)
+        if is_tick:
+            slot = self.shared.commit(present)
+            if self.texts:
+                self.sentences.commit(step, slot, self.shared.ring_age)
+        return Prediction(step["mask_logits"], step["presence"], is_tick)
+
+    def _nothing(self) -> dict[str, NDArray[Any]]:
+        """What the step graph returns for no sentence; graphs are not built for an empty axis."""
+        size = self.model.config.mask_size
+        return {"mask_logits": np.zeros((0, size, size), np.float32), "presence": np.zeros(0, np.float32)}
+
+
+class _MemoryClock:
+    """Says which frames are memory ticks: the first at or after start + k / memory_hz, for each k from 0."""
+
+    def __init__(self, memory_hz: float) -> None:
+        self._memory_hz = memory_hz
+        self._start_s: float | None = None
+        self._last_s = 0.0
+        self._next_tick = 0
+
+    def advance(self, pts_s: float) -> bool:
+        if self._start_s is None or pts_s < self._last_s - 1.0 / self._memory_hz:
+            self._start_s, self._next_tick = pts_s, 0
+        self._last_s = pts_s
+        reached = int((pts_s - self._start_s + _CLOCK_SLACK_S) * self._memory_hz)
+        if reached < self._next_tick:
+            return False
+        self._next_tick = reached + 1
+        return True
+
+
+def _check(name: str, values: NDArray[Any], shape: tuple[int, ...]) -> None:
+    if values.shape != shape or values.dtype != np.float32:
+        raise ValueError(f"{name} must be float32 {list(shape)}, not {values.dtype} {list(values.shape)}")
+    if not np.isfinite(values.sum()):
+        raise ValueError(f"{name} holds NaN or infinity")

@@ -1,0 +1,195 @@
+"""What a bundle accepts and refuses. Its files need not be graphs here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from refavs_rt import bundle as bundles
+from refavs_rt.bundle import MANIFEST, TOKENIZER, Bundle, BundleError, find_bundle, write_bundle
+from refavs_rt.config import EDGE, TEST
+
+FILES = {"text.onnx": b"t", "vision.onnx": b"vi" * 1000, "audio.onnx": b"", "step.onnx": b"s" * 7, TOKENIZER: b"{}"}
+
+
+def write(folder: Path, files: dict[str, bytes] = FILES, **options: Any) -> Bundle:
+    return write_bundle(
+        folder, TEST, files, tools={"torch": "2"}, training={"data": "none", "licence": "MIT"}, parity={}, **options
+    )
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return write(tmp_path / "made" / "bundle")
+
+
+def edit(bundle: Bundle, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change the manifest on disk."""
+    manifest = json.loads((bundle.path / MANIFEST).read_text())
+    change(manifest)
+    (bundle.path / MANIFEST).write_text(json.dumps(manifest))
+
+
+def test_a_written_bundle_opens_and_reads_back(bundle: Bundle) -> None:
+    opened = Bundle.open(bundle.path)
+    assert opened == bundle and opened.config == TEST
+    assert {name: opened.read(name) for name in opened.files} == FILES
+    assert opened.digest == hashlib.sha256((bundle.path / MANIFEST).read_bytes()).hexdigest()
+    assert opened.manifest["training"] == {"data": "none", "licence": "MIT"}
+    assert opened.manifest["preset"] == "test" and opened.manifest["graphs"]["step"] == "step.onnx"
+    assert [path.name for path in bundle.path.parent.iterdir()] == ["bundle"], "something is left beside it"
+
+
+def test_a_link_to_a_bundle_opens(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "latest").symlink_to(bundle.path)
+    assert Bundle.open(tmp_path / "latest").digest == bundle.digest
+
+
+@pytest.mark.parametrize("name", [*FILES, MANIFEST])
+def test_a_missing_file_is_named(bundle: Bundle, name: str) -> None:
+    (bundle.path / name).unlink()
+    with pytest.raises(BundleError, match=f"{name}: missing"):
+        Bundle.open(bundle.path)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="nowhere: no such bundle folder"):
+        Bundle.open(tmp_path / "nowhere")
+
+
+def test_a_file_of_another_size_is_refused(bundle: Bundle) -> None:
+    (bundle.path / "step.onnx").write_bytes(b"s" * 8)
+    with pytest.raises(BundleError, match=r"step.onnx: damaged \(8 bytes, not 7\)"):
+        Bundle.open(bundle.path)
+
+
+def test_a_flipped_bit_is_refused(bundle: Bundle) -> None:
+    data = bytearray(FILES["vision.onnx"])
+    data[1234] ^= 1
+    (bundle.path / "vision.onnx").write_bytes(data)
+    opened = Bundle.open(bundle.path)
+    assert opened.read("step.onnx") == FILES["step.onnx"]
+    with pytest.raises(BundleError, match="vision.onnx: damaged"):
+        opened.read("vision.onnx")
+
+
+def test_a_file_that_grew_after_opening_is_refused(bundle: Bundle) -> None:
+    with open(bundle.path / "step.onnx", "ab") as stream:
+        stream.write(b"s" * 100)
+    with pytest.raises(BundleError, match="step.onnx: damaged"):
+        bundle.read("step.onnx")
+
+
+@pytest.mark.parametrize("name", ["step.onnx", MANIFEST])
+def test_a_link_in_a_bundle_is_refused(bundle: Bundle, tmp_path: Path, name: str) -> None:
+    outside = tmp_path / "outside"
+    (bundle.path / name).rename(outside)
+    (bundle.path / name).symlink_to(outside)
+    with pytest.raises(BundleError, match=f"{name}: a link"):
+        Bundle.open(bundle.path)
+
+
+def test_a_pipe_in_a_bundle_is_refused(bundle: Bundle) -> None:
+    (bundle.path / "step.onnx").unlink()
+    os.mkfifo(bundle.path / "step.onnx")
+    with pytest.raises(BundleError, match=r"step.onnx: a link or no file"):
+        Bundle.open(bundle.path)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "a/b", "..", ".", "", "a\\b", MANIFEST])
+def test_a_file_outside_the_folder_is_refused(bundle: Bundle, name: str) -> None:
+    (bundle.path.parent / "secret").write_bytes(b"x")
+    edit(bundle, lambda manifest: manifest["files"].update({name: {"size": 1, "sha256": "0"}}))
+    with pytest.raises(BundleError, match="is not a file of this folder"):
+        Bundle.open(bundle.path)
+
+
+def test_a_file_that_is_not_listed_is_not_read(bundle: Bundle) -> None:
+    (bundle.path / "extra").write_bytes(b"x")
+    with pytest.raises(BundleError, match="extra: not listed"):
+        bundle.read("extra")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.update(format_version=99), "its format 99 is newer .* update refavs_rt"),
+        (lambda m: m.pop("format_version"), "no format_version"),
+        (lambda m: m.update(contract_hash="0" * 64), "another contract"),
+        (lambda m: m["config"].update(width=32), "another contract"),
+        (lambda m: m["config"].update(colour=1), "unknown model setting 'colour'"),
+        (lambda m: m["config"].update(width="16"), "'width' must be a int"),
+        (lambda m: m.pop("config"), "no config"),
+        (lambda m: m.update(files=[]), "no files"),
+        (lambda m: m["files"].pop("step.onnx"), "does not list step.onnx"),
+        (lambda m: m["files"]["step.onnx"].pop("sha256"), "no size and sha256 for step.onnx"),
+        (lambda m: m["files"].update({"step.onnx": 3}), "no size and sha256 for step.onnx"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_is_refused(bundle: Bundle, change: Callable[[Any], Any], message: str) -> None:
+    edit(bundle, change)
+    with pytest.raises(BundleError, match=message):
+        Bundle.open(bundle.path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\xff", "null"])
+def test_a_damaged_manifest_is_refused(bundle: Bundle, text: str) -> None:
+    (bundle.path / MANIFEST).write_bytes(text.encode("latin-1"))
+    with pytest.raises(BundleError, match=MANIFEST):
+        Bundle.open(bundle.path)
+
+
+def test_writing_never_leaves_part_of_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail_late(file: Path, data: bytes) -> None:
+        if file.name == "step.onnx":
+            raise OSError("disk full")
+        file.write_bytes(data)
+
+    old = write(tmp_path / "bundle")
+    monkeypatch.setattr(bundles, "_write", fail_late)
+    with pytest.raises(OSError, match="disk full"):
+        write(tmp_path / "bundle", FILES | {"text.onnx": b"new"}, replace=True)
+    with pytest.raises(OSError, match="disk full"):
+        write(tmp_path / "other")
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert Bundle.open(tmp_path / "bundle") == old
+
+
+def test_a_bundle_is_replaced_only_when_asked(bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match="exists already"):
+        write(bundle.path)
+    new = write(bundle.path, FILES | {"text.onnx": b"new"}, replace=True)
+    assert new.digest != bundle.digest and Bundle.open(bundle.path).read("text.onnx") == b"new"
+
+
+def test_what_is_no_bundle_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.txt").write_text("years of work")
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to(tmp_path / "home")
+    for name, message in (("home", "no bundle"), ("file", "no folder"), ("link", "no folder")):
+        with pytest.raises(BundleError, match=message):
+            write(tmp_path / name, replace=True)
+    assert (tmp_path / "home" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_bundle_without_a_graph_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="needs audio.onnx"):
+        write(tmp_path / "bundle", {name: data for name, data in FILES.items() if name != "audio.onnx"})
+    assert not list(tmp_path.iterdir())
+
+
+def test_which_bundle_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    embedded = Path(bundles.__file__).parent / "assets" / EDGE.preset
+    assert find_bundle(None) == find_bundle("edge") == embedded
+    (tmp_path / "bundles" / "latest").mkdir(parents=True)
+    assert find_bundle(None) == Path("bundles/latest")
+    assert find_bundle("edge") == embedded
+    assert find_bundle("some/where") == Path("some/where")

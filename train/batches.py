@@ -1,0 +1,280 @@
+"""Training batches from generated scenes, in memory: one scene gives several sentences over one pass of the backbone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from refavs_rt.config import IMAGENET_MEAN, IMAGENET_STD, PATCH_SAMPLES, SAMPLE_RATE_HZ
+from refavs_rt.log_mel import log_mel
+
+from .loss import Target
+from .scenes import Expression, Scene, SceneGenerator
+
+SOUND_KINDS = frozenset({"sound", "order", "loudness", "combination"})
+"""Kinds of sentence that, about an object that sounds, mean nothing before it has been heard."""
+_WHOLE_CLIP = frozenset({"order", "loudness"})
+"""Kinds, and details of null sentences, that only a clip heard from its beginning can decide."""
+WINDOW_S = PATCH_SAMPLES / SAMPLE_RATE_HZ
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """What a batch is made of."""
+
+    image_size: int = 192
+    late_image_size: int = 256
+    late_from_step: int = 10**9
+    """From this step on, pictures have `late_image_size` pixels a side."""
+    sentences: int = 4
+    shapes: tuple[tuple[int, int], ...] = ((3, 6), (3, 6), (5, 4), (10, 2))
+    """(ticks, scenes) of a batch, drawn evenly; their product is what the backbone sees."""
+    decoded_ticks: int = 3
+    muted: float = 0.08
+    """Share of the scenes whose sound is replaced by silence."""
+    no_track: float = 0.04
+    """Share of the scenes without a sound track."""
+    dataset_pairing: float = 0.5
+    """Share of the scenes whose frame is paired with the second of sound that begins at it, as the data set does; the others
+    are paired as a live stream does, with the window that ends at the frame."""
+    aspects: tuple[float, ...] = (1.0, 4 / 3, 16 / 9)
+    """Width to height of the picture before it is stretched to a square."""
+
+
+@dataclass
+class Batch:
+    """B clips of T ticks with N sentences."""
+
+    frames: Tensor
+    """[B, T, 3, S, S] normalised"""
+    log_mel: Tensor
+    """[B, T, 96, 64]"""
+    has_sound: Tensor
+    """[B, T] bool"""
+    texts: list[list[str]]
+    """[B][N]"""
+    kinds: list[list[str]]
+    decode_ticks: list[int]
+    target: Target
+
+
+class SceneBatches(Dataset[Batch]):
+    """Batch number `step`, the same for the same seed whoever asks for it, so that a resumed run sees the same batches."""
+
+    def __init__(self, scenes: SceneGenerator, names: tuple[str, ...], config: BatchConfig, seed: int) -> None:
+        self.scenes = scenes
+        self.names = {name: i for i, name in enumerate(names)}
+        self.config = config
+        self.seed = seed
+
+    def __getitem__(self, step: int) -> Batch:
+        rng = np.random.default_rng((self.seed, step))
+        config = self.config
+        ticks, count = config.shapes[rng.integers(len(config.shapes))]
+        decode = sorted(rng.permutation(ticks)[: config.decoded_ticks].tolist())
+        size = config.image_size if step < config.late_from_step else config.late_image_size
+        clips = [
+            self._clip(self.scenes.scene(int(rng.integers(2**31))), ticks, decode, size, rng) for _ in range(count)
+        ]
+        return collate(clips, decode)
+
+    def _clip(self, scene: Scene, ticks: int, decode: list[int], size: int, rng: np.random.Generator) -> Clip:
+        config = self.config
+        dataset_pairing = rng.random() < config.dataset_pairing
+        draw = rng.random()
+        muted = draw < config.muted
+        has_track = not config.muted <= draw < config.muted + config.no_track
+        latest_start = max(0.0, scene.seconds - ticks)
+        start = 0.0 if rng.random() < 0.5 else float(rng.uniform(0, latest_start))
+        times = start + np.arange(ticks, dtype=np.float64)
+        times[-1] -= rng.uniform(0, 0.9) if ticks > 1 and rng.random() < 0.3 else 0.0  # a frame between the ticks
+        times = np.clip(times + rng.uniform(0, 0.05, ticks), 0, scene.seconds - 1e-3)
+        expressions = pick_expressions(scene.expressions(), config.sentences, start > 0, rng)
+        aspect = config.aspects[rng.integers(len(config.aspects))]
+        window_ends = times + WINDOW_S if dataset_pairing else times
+        return make_clip(
+            scene,
+            times,
+            window_ends,
+            decode,
+            expressions,
+            self.names,
+            size=size,
+            aspect=aspect,
+            muted=muted,
+            has_track=has_track,
+        )
+
+
+@dataclass
+class Clip:
+    """One clip of a batch, as arrays."""
+
+    frames: NDArray[np.float32]
+    log_mel: NDArray[np.float32]
+    has_sound: NDArray[np.bool_]
+    texts: list[str]
+    kinds: list[str]
+    masks: NDArray[np.float32]
+    presence: NDArray[np.float32]
+    names: NDArray[np.int64]
+    sounds: NDArray[np.float32]
+
+
+def pick_expressions(
+    expressions: list[Expression], count: int, starts_late: bool, rng: np.random.Generator
+) -> list[Expression]:
+    """`count` sentences of a scene, spread over kinds and objects; with repetition where there are too few.
+
+    The order of sounds is known only from the beginning, so a clip that starts late asks for none.
+    """
+    usable = [e for e in expressions if not (starts_late and {e.kind, e.detail} & _WHOLE_CLIP)] or list(expressions)
+    groups: dict[tuple[str, int | None], list[Expression]] = {}
+    for expression in usable:
+        groups.setdefault((expression.kind, expression.target), []).append(expression)
+    weights = np.array([_KIND_WEIGHT.get(kind, 1.0) for kind, _ in groups])
+    keys = list(groups)
+    replace = len(keys) < count
+    drawn = rng.choice(len(keys), count, replace=replace, p=weights / weights.sum())
+    return [groups[keys[i]][rng.integers(len(groups[keys[i]]))] for i in drawn]
+
+
+_KIND_WEIGHT = {"name": 2.0, "sound": 2.5, "null": 0.8, "place": 0.7, "motion": 0.5}
+"""How often a kind is drawn, beside 1 for the others: naming and hearing come first."""
+
+
+def make_clip(
+    scene: Scene,
+    times: NDArray[np.float64],
+    window_ends: NDArray[np.float64],
+    decode: list[int],
+    expressions: list[Expression],
+    names: dict[str, int],
+    *,
+    size: int,
+    aspect: float = 1.0,
+    muted: bool = False,
+    has_track: bool = True,
+) -> Clip:
+    """A clip of `scene` at `times` [T] with the sound windows that end at `window_ends` [T], in seconds."""
+    frames, masks = scene.render(times, size=(size, round(size * aspect)))
+    if aspect != 1.0:
+        frames = np.stack([_stretch(frame, size) for frame in frames])
+        masks = np.stack([[_stretch(m.astype(np.uint8) * 255, size) for m in row] for row in masks])
+    else:
+        masks = masks.astype(np.uint8) * 255
+    shares = masks.astype(np.float32) / 255  # [T, K, S, S]
+    audible = np.stack([scene.sounding(end - WINDOW_S, end) for end in window_ends])  # [T, K]
+    if muted or not has_track:
+        audible = np.zeros_like(audible)
+    quarter = _pool(shares[decode], 4)
+    sounding = [scene_object.sounds for scene_object in scene.objects]
+    clip_masks, presence = _referred(expressions, quarter, audible, sounding, decode)
+    return Clip(
+        frames=normalise(frames),
+        log_mel=_patches(scene, window_ends, muted or not has_track),
+        has_sound=np.full(len(times), has_track),
+        texts=[e.text for e in expressions],
+        kinds=[e.kind for e in expressions],
+        masks=clip_masks,
+        presence=presence,
+        names=_name_cells(_pool(shares[decode], 8), [names.get(o.class_name, -1) for o in scene.objects]),
+        sounds=_sound_shares(audible, [names.get(o.class_name, -1) for o in scene.objects], len(names), has_track),
+    )
+
+
+def normalise(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """[T, S, S, 3] bytes -> [T, 3, S, S] as the network takes it."""
+    mean, std = (np.asarray(x, np.float32) for x in (IMAGENET_MEAN, IMAGENET_STD))
+    scaled = (frames.astype(np.float32) / 255 - mean) / std
+    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+
+
+def collate(clips: list[Clip], decode: list[int]) -> Batch:
+    """Clips of equal shape, stacked."""
+
+    def stack(name: str) -> Tensor:
+        return torch.from_numpy(np.stack([getattr(clip, name) for clip in clips]))
+
+    target = Target(stack("masks"), stack("presence"), stack("names"), stack("sounds"))
+    texts, kinds = [clip.texts for clip in clips], [clip.kinds for clip in clips]
+    return Batch(stack("frames"), stack("log_mel"), stack("has_sound"), texts, kinds, decode, target)
+
+
+def _referred(
+    expressions: list[Expression],
+    masks: NDArray[np.float32],
+    audible: NDArray[np.bool_],
+    sounding: list[bool],
+    decode: list[int],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Masks [T', N, h, w] and presence [T', N] of the sentences at the decoded ticks.
+
+    A sentence about sound means nothing until its object has been heard in the clip.
+    """
+    out = np.zeros((len(decode), len(expressions), *masks.shape[-2:]), np.float32)
+    for n, expression in enumerate(expressions):
+        if expression.target is None:
+            continue
+        for i, tick in enumerate(decode):
+            waits = expression.kind in SOUND_KINDS and sounding[expression.target]
+            if waits and not audible[: tick + 1, expression.target].any():
+                continue
+            out[i, n] = masks[i, expression.target]
+    presence = (out.max(axis=(-2, -1), initial=0) >= 0.5).astype(np.float32)
+    return out * presence[..., None, None], presence
+
+
+def _patches(scene: Scene, ends: NDArray[np.float64], silent: bool) -> NDArray[np.float32]:
+    windows = np.zeros((len(ends), PATCH_SAMPLES), np.float32)
+    if not silent:
+        wave = scene.waveform()
+        for row, end in zip(windows, ends, strict=True):
+            stop = round(end * 100) * (SAMPLE_RATE_HZ // 100)
+            start = stop - PATCH_SAMPLES
+            inside = wave[max(start, 0) : max(stop, 0)]
+            offset = max(0, -start)
+            row[offset : offset + len(inside)] = inside
+    return log_mel(windows)
+
+
+def _name_cells(shares: NDArray[np.float32], names: list[int]) -> NDArray[np.int64]:
+    """Class index [T, H, W] of each cell: -1 background, -2 where a cell is mixed."""
+    total = shares.sum(axis=1)
+    best = shares.argmax(axis=1)
+    table = np.array([n if n >= 0 else -2 for n in names], np.int64)
+    labels = table[best]
+    labels[total < 0.6] = -2
+    labels[total < 0.05] = -1
+    return labels
+
+
+def _sound_shares(audible: NDArray[np.bool_], names: list[int], count: int, has_track: bool) -> NDArray[np.float32]:
+    """Share [T, count + 1] of each class in each tick's sound; the last column is silence."""
+    out = np.zeros((len(audible), count + 1), np.float32)
+    if has_track:
+        for row, heard in zip(out, audible, strict=True):
+            for name, sounds in zip(names, heard, strict=True):
+                if sounds and name >= 0:
+                    row[name] = 1
+            if not heard.any():
+                row[count] = 1
+            row /= max(row.sum(), 1)
+    return out
+
+
+def _stretch(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def _pool(masks: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
+    """Mean over cells of `factor` x `factor` pixels."""
+    height, width = masks.shape[-2:]
+    cells = masks.reshape(*masks.shape[:-2], height // factor, factor, width // factor, factor)
+    return cells.mean(axis=(-3, -1))

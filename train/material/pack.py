@@ -1,0 +1,229 @@
+"""The pack: one zip file with every picture and sound that scenes are made of, read without any media package.
+
+Entries are stored, not compressed again: `index.json`; pictures and backgrounds as WebP; sounds as 16 kHz mono int16, their
+first differences deflated with low and high bytes apart (`encode_sound`).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+import zlib
+from collections import OrderedDict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .errors import MaterialError
+
+FORMAT = 1
+Split = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A cut-out with alpha."""
+
+    entry: str
+    width: int
+    height: int
+    caption: str
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recording, trimmed, its loud parts at a common level."""
+
+    entry: str
+    source: str
+    """'stamp', 'gcompris', 'bank:timgm' or 'bank:fluidr3'."""
+    origin: str
+    """The file, or bank and melody, that it comes from."""
+    split: Split
+    """The only split that may use it, but for classes with no recording of their own in val and test: these use 'train'."""
+    seconds: float
+    active: tuple[tuple[float, float], ...]
+    """Intervals in seconds in which it is to be heard."""
+    licence: str
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A class with its material."""
+
+    name: str
+    aliases: tuple[str, ...]
+    kinds: tuple[str, ...]
+    verb: str | None
+    unseen: bool
+    sound_group: str
+    """Classes of one group share a recording; else the class's own name."""
+    pictures: tuple[Picture, ...]
+    recordings: tuple[Recording, ...]
+
+    @property
+    def words(self) -> frozenset[str]:
+        """Every word or phrase that could mean it."""
+        return frozenset({self.name, *self.aliases, *self.kinds})
+
+
+@dataclass(frozen=True)
+class Background:
+    """A photograph of a place, or for `Pack.ambiences` the sound of one."""
+
+    entry: str
+    origin: str
+    split: Split
+    licence: str
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photograph of an animal or a musician in real surroundings: to look at, never to train on."""
+
+    entry: str
+    origin: str
+    recording: Recording | None
+    licence: str
+
+
+class Pack:
+    """A pack in memory. Decoding is lazy and cached; the same pack gives the same arrays."""
+
+    def __init__(self, path: Path, entries: dict[str, bytes]) -> None:
+        self.path = path
+        self._entries = entries
+        try:
+            index = json.loads(entries["index.json"])
+        except (KeyError, ValueError) as error:
+            raise MaterialError(f"{path} is not a pack: it has no readable index.json") from error
+        if index.get("format") != FORMAT:
+            raise MaterialError(f"{path} has pack format {index.get('format')}, this program reads {FORMAT}: build it anew")
+        self.things: tuple[Thing, ...] = tuple(_thing(x) for x in index["things"])
+        self.backgrounds: tuple[Background, ...] = tuple(Background(**x) for x in index["backgrounds"])
+        self.ambiences: tuple[Background, ...] = tuple(Background(**x) for x in index["ambiences"])
+        self.photos: tuple[Photo, ...] = tuple(_photo(x) for x in index["photos"])
+        self.by_name: dict[str, Thing] = {thing.name: thing for thing in self.things}
+        self._pictures: OrderedDict[str, Image.Image] = OrderedDict()
+        self._sounds: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+
+    @classmethod
+    def load(cls, path: Path) -> Pack:
+        """Read a pack whole into memory.
+
+        Raises:
+            MaterialError: the file is missing, damaged, or of another format.
+        """
+        if not Path(path).is_file():
+            raise MaterialError(f"{path} is missing; build it with: python -m train scenes --pack {path} ...")
+        try:
+            with zipfile.ZipFile(path) as archive:
+                entries = {name: archive.read(name) for name in archive.namelist()}
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise MaterialError(f"{path} is damaged ({error}): delete it and build it anew") from error
+        return cls(Path(path), entries)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Worker processes read the file anew instead of copying what is in memory."""
+        return Pack.load, (self.path,)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Every class that can be named, in a fixed order."""
+        return tuple(thing.name for thing in self.things)
+
+    @property
+    def train_class_names(self) -> tuple[str, ...]:
+        """The classes that training may show."""
+        return tuple(thing.name for thing in self.things if not thing.unseen)
+
+    @property
+    def sounding_names(self) -> tuple[str, ...]:
+        """The classes with at least one recording."""
+        return tuple(thing.name for thing in self.things if thing.recordings)
+
+    def picture(self, entry: str) -> Image.Image:
+        """The decoded picture: RGBA for a cut-out, RGB for a background or photo. Not to be changed."""
+        image = self._pictures.get(entry)
+        if image is None:
+            image = Image.open(io.BytesIO(self._entries[entry]))
+            image = image.convert("RGBA" if image.mode in ("RGBA", "LA", "P") else "RGB")
+            _remember(self._pictures, entry, image, 600)
+        return image
+
+    def sound(self, entry: str) -> NDArray[np.float32]:
+        """Samples in [-1, 1] at 16 kHz, read-only."""
+        samples = self._sounds.get(entry)
+        if samples is None:
+            samples = decode_sound(self._entries[entry]).astype(np.float32) / 32768
+            samples.flags.writeable = False
+            _remember(self._sounds, entry, samples, 600)
+        return samples
+
+
+def write_pack(
+    path: Path,
+    things: list[Thing],
+    backgrounds: list[Background],
+    ambiences: list[Background],
+    photos: list[Photo],
+    entries: dict[str, bytes],
+) -> None:
+    """Write a pack, whole or not at all."""
+    index = {
+        "format": FORMAT,
+        "things": [asdict(x) for x in things],
+        "backgrounds": [asdict(x) for x in backgrounds],
+        "ambiences": [asdict(x) for x in ambiences],
+        "photos": [asdict(x) for x in photos],
+    }
+    partial = path.with_name(f".{path.name}.partial")
+    with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in {"index.json": json.dumps(index).encode(), **entries}.items():
+            archive.writestr(zipfile.ZipInfo(name), content)  # ZipInfo: no clock in the file, so equal input, equal bytes
+    partial.replace(path)
+
+
+def encode_sound(samples: NDArray[np.int16]) -> bytes:
+    """Lossless: first differences mod 2^16, low bytes then high bytes, deflated."""
+    differences = np.diff(samples.astype(np.int32), prepend=0).astype(np.uint16)
+    planes = np.concatenate([differences & 255, differences >> 8]).astype(np.uint8)
+    return zlib.compress(planes.tobytes(), 9)
+
+
+def decode_sound(content: bytes) -> NDArray[np.int16]:
+    """The inverse of `encode_sound`."""
+    low, high = np.frombuffer(zlib.decompress(content), np.uint8).reshape(2, -1).astype(np.uint16)
+    return np.cumsum(low | (high << 8), dtype=np.uint16).view(np.int16)
+
+
+def _remember(cache: OrderedDict[str, Any], key: str, value: Any, limit: int) -> None:
+    cache[key] = value
+    if len(cache) > limit:
+        cache.popitem(last=False)
+
+
+def _recording(values: dict[str, Any]) -> Recording:
+    return Recording(**{**values, "active": tuple((a, b) for a, b in values["active"])})
+
+
+def _thing(values: dict[str, Any]) -> Thing:
+    return Thing(
+        **{
+            **values,
+            "aliases": tuple(values["aliases"]),
+            "kinds": tuple(values["kinds"]),
+            "pictures": tuple(Picture(**x) for x in values["pictures"]),
+            "recordings": tuple(_recording(x) for x in values["recordings"]),
+        }
+    )
+
+
+def _photo(values: dict[str, Any]) -> Photo:
+    recording = values["recording"]
+    return Photo(**{**values, "recording": _recording(recording) if recording else None})
