@@ -208,7 +208,7 @@ def _system_packages(interpreter: Interpreter, level: str) -> bool:
     if os.geteuid() == 0:
         sudo = []
     elif _sudo_asks_nothing():
-        sudo = ["sudo", "-n", "DEBIAN_FRONTEND=noninteractive"]
+        sudo = ["sudo", "-n", "env", "DEBIAN_FRONTEND=noninteractive"]
     else:
         raise SetupError(f"system packages are missing. Run this line, then try again:\n\n    sudo {line}\n")
     mend = f"Run it by hand, then try again:\n\n    sudo apt-get update && sudo {line}\n"
@@ -310,8 +310,11 @@ class _Stamp:
         self._path.write_text(self._digest)
 
 
-_NEWS = re.compile(r"^\s*(Downloading|Building|Installing|Successfully|Get:|Setting up)\b")
-"""Lines of pip and apt-get that show the way it goes."""
+_NEWS = re.compile(r"^\s*(Downloading|Building wheel|Building editable|Installing|Need to get)\b")
+"""Lines of pip and apt-get that show how far it is."""
+_SMALL_NEWS = re.compile(r"^(Get:|Unpacking|Setting up)")
+"""Lines that come by the hundred: one is shown every few seconds."""
+_SMALL_NEWS_S = 5.0
 
 
 def _run(what: str, command: list[str], mend: str) -> None:
@@ -321,7 +324,7 @@ def _run(what: str, command: list[str], mend: str) -> None:
         SetupError: it exited with another status than 0.
     """
     print(f"==> {what}", flush=True)
-    started = time.monotonic()
+    started = shown_s = time.monotonic()
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     lines: list[str] = []
     with subprocess.Popen(
@@ -331,8 +334,10 @@ def _run(what: str, command: list[str], mend: str) -> None:
         assert process.stdout is not None
         for line in process.stdout:
             lines.append(line.rstrip())
-            if _NEWS.match(line):
+            is_due = _SMALL_NEWS.match(line) and time.monotonic() > shown_s + _SMALL_NEWS_S
+            if is_due or _NEWS.match(line):
                 print(f"    {line.strip()[:100]}", flush=True)
+                shown_s = time.monotonic()
     if process.returncode != 0:
         shown = "\n".join(f"    {line}" for line in lines[-25:])
         raise SetupError(

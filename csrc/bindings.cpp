@@ -156,15 +156,22 @@ py::dict counters(const Ingest& ingest) {
   result["corrupt"] = c.corrupt;
   result["corrupt_audio"] = c.corrupt_audio;
   result["read_errors"] = c.read_errors;
+  result["missing_pictures"] = c.missing_pictures;
   result["repaired_pts"] = c.repaired_pts;
   result["audio_gap_samples"] = c.audio_gap_samples;
   result["audio_overlap_samples"] = c.audio_overlap_samples;
   return result;
 }
 
-py::object codec_name(const AVStream* stream) {
-  if (!stream) return py::none();
-  return py::str(avcodec_get_name(stream->codecpar->codec_id));
+py::object name_or_none(const std::string& name) {
+  if (name.empty()) return py::none();
+  return py::str(name);
+}
+
+py::tuple pixel_aspect(const SourceInfo& info) {
+  const AVRational stored = info.pixel_aspect;
+  return info.orientation.transpose ? py::make_tuple(stored.den, stored.num)
+                                    : py::make_tuple(stored.num, stored.den);
 }
 
 void close_ingest(Ingest& ingest) {
@@ -197,24 +204,22 @@ void bind_ingest(py::module_& m) {
       .def_property_readonly("width", &Ingest::width)
       .def_property_readonly("height", &Ingest::height)
       .def_property_readonly("frame_rate",
-                             [](const Ingest& self) { return self.source().frame_rate(); })
+                             [](const Ingest& self) { return self.source().info().frame_rate; })
       .def_property_readonly("duration_s",
-                             [](const Ingest& self) { return self.source().duration_s(); })
+                             [](const Ingest& self) { return self.source().info().duration_s; })
       .def_property_readonly("pixel_aspect",
-                             [](const Ingest& self) {
-                               AVRational aspect = self.source().pixel_aspect();
-                               if (self.source().orientation().transpose) aspect = av_inv_q(aspect);
-                               return py::make_tuple(aspect.num, aspect.den);
-                             })
+                             [](const Ingest& self) { return pixel_aspect(self.source().info()); })
       .def_property_readonly("has_video",
-                             [](const Ingest& self) { return self.source().video() != nullptr; })
+                             [](const Ingest& self) { return self.source().info().has_video; })
       .def_property_readonly("has_audio",
-                             [](const Ingest& self) { return self.source().audio() != nullptr; })
-      .def_property_readonly("video_codec",
-                             [](const Ingest& self) { return codec_name(self.source().video()); })
-      .def_property_readonly("audio_codec",
-                             [](const Ingest& self) { return codec_name(self.source().audio()); })
-      .def_property_readonly("notes", [](const Ingest& self) { return self.source().notes(); })
+                             [](const Ingest& self) { return self.source().info().has_audio; })
+      .def_property_readonly(
+          "video_codec",
+          [](const Ingest& self) { return name_or_none(self.source().info().video_codec); })
+      .def_property_readonly(
+          "audio_codec",
+          [](const Ingest& self) { return name_or_none(self.source().info().audio_codec); })
+      .def_property_readonly("notes", [](const Ingest& self) { return self.source().info().notes; })
       .def_property_readonly("counters", &counters);
 }
 

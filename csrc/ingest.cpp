@@ -55,14 +55,14 @@ Ingest::Ingest(const std::string& path, const IngestOptions& options)
     : options_(options),
       source_(path),
       video_codec_(source_.open_decoder(*source_.video(), decoder_threads(options.decode_threads))),
-      converter_(source_.orientation()),
+      converter_(source_.info().orientation),
       frames_(kQueuedFrames) {
   if (source_.audio()) audio_codec_ = source_.open_decoder(*source_.audio(), 1);
   const AVCodecParameters& coded = *source_.video()->codecpar;
-  const bool across = source_.orientation().transpose;
+  const bool across = source_.info().orientation.transpose;
   width_ = across ? coded.height : coded.width;
   height_ = across ? coded.width : coded.height;
-  const double rate = source_.frame_rate();
+  const double rate = source_.info().frame_rate;
   frame_interval_s_ = rate > 0.0 ? 1.0 / rate : kFallbackInterval_s;
   try {
     threads_.emplace_back(&Ingest::run, this, &Ingest::demux);
@@ -99,7 +99,7 @@ Ingest::Status Ingest::next(Frame* frame, std::chrono::milliseconds timeout) {
     }
     waiting_ = std::move(popped);
   }
-  if (audio_codec_) {
+  if (source_.info().has_audio) {
     router_.set_audio_wanted(true);
     bool complete = mel_.wait(waiting_->hop, std::chrono::milliseconds(0));
     while (!complete && !router_.audio_out_of_reach()) {
@@ -125,6 +125,9 @@ void Ingest::close() {
   std::lock_guard<std::mutex> lock(close_mutex_);
   for (std::thread& thread : threads_) thread.join();
   threads_.clear();
+  video_codec_.reset();
+  audio_codec_.reset();
+  source_.close();
 }
 
 IngestCounters Ingest::counters() const {
@@ -170,6 +173,7 @@ void Ingest::demux() {
   for (;;) {
     PacketPtr packet = new_packet();
     const int status = source_.read(packet.get());
+    if (status == AVERROR_EOF) read_to_end_ = true;
     if (status == AVERROR_EOF || status == AVERROR_EXIT) break;
     if (status < 0) {
       std::lock_guard<std::mutex> lock(mutex_);
@@ -179,6 +183,10 @@ void Ingest::demux() {
     }
     errors_on_end = 0;
     const bool picture = packet->stream_index == source_.video()->index;
+    if (packet->flags & AV_PKT_FLAG_CORRUPT) {
+      std::lock_guard<std::mutex> lock(mutex_);
+      ++(picture ? counters_.corrupt : counters_.corrupt_audio);
+    }
     if (!picture && !audio_codec_) continue;
     if (!(picture ? router_.push_video(std::move(packet)) : router_.push_audio(std::move(packet))))
       break;
@@ -204,7 +212,21 @@ void Ingest::decode_video() {
       return;
     }
   } while (packet);
+  if (read_to_end_) count_missing();
   frames_.finish();
+}
+
+// A file that was cut ends without a word, but its index may still tell of what came after.
+void Ingest::count_missing() {
+  const AVStream& stream = *source_.video();
+  if (next_index_ == 0 || stream.start_time == AV_NOPTS_VALUE || stream.duration == AV_NOPTS_VALUE)
+    return;
+  const double announced_s =
+      source_.clock().seconds(stream.start_time + stream.duration, stream.time_base);
+  const double missing = (announced_s - last_pts_s_) / frame_interval_s_ - 1.0;
+  if (missing < 1.5) return;  // the last picture may be shown longer than the others
+  std::lock_guard<std::mutex> lock(mutex_);
+  counters_.missing_pictures = std::llround(missing);
 }
 
 // Hands one picture on. False: no further one is wanted.

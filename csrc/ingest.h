@@ -45,9 +45,10 @@ struct Frame {
 struct IngestCounters {
   int64_t decoded = 0;                // pictures decoded, delivered or not
   int64_t delivered = 0;              // frames handed out
-  int64_t corrupt = 0;                // pictures damaged, and packets that would not decode
+  int64_t corrupt = 0;                // pictures damaged, packets cut off or not to be decoded
   int64_t corrupt_audio = 0;          // the same for sound
   int64_t read_errors = 0;            // places where the container could not be read
+  int64_t missing_pictures = 0;       // about how many the container announced beyond its end
   int64_t repaired_pts = 0;           // frames whose time was missing or not after the last one's
   int64_t audio_gap_samples = 0;      // 16 kHz samples without sound up to where the sound ends
   int64_t audio_overlap_samples = 0;  // samples of the source that came twice and were trimmed
@@ -93,6 +94,7 @@ class Ingest {
   bool deliver(const AVFrame& decoded);
   void stop();
   void rethrow();
+  void count_missing();
 
   IngestOptions options_;
   Source source_;
@@ -106,6 +108,8 @@ class Ingest {
   PacketRouter router_;
   MelTrack mel_;
   Ring<Frame> frames_;
+
+  std::atomic<bool> read_to_end_{false};
 
   // Of the video thread.
   int64_t next_index_ = 0;

@@ -62,9 +62,7 @@ void Soundtrack::open_encoder() {
   if (status < 0) throw SinkError("the AAC encoder does not open: " + ffmpeg_message(status));
 }
 
-std::string Soundtrack::codec_name() const {
-  return avcodec_get_name(copied() ? source_.audio()->codecpar->codec_id : AV_CODEC_ID_AAC);
-}
+std::string Soundtrack::codec_name() const { return copied() ? source_.info().audio_codec : "aac"; }
 
 void Soundtrack::describe(AVStream* stream) const {
   const int status = copied() ? avcodec_parameters_copy(stream->codecpar, source_.audio()->codecpar)

@@ -25,11 +25,11 @@ class Soundtrack {
   // Throws IngestError if the source cannot be read. A source without sound is fine: see present().
   explicit Soundtrack(const std::string& path);
 
-  bool present() const { return source_.audio() != nullptr; }
+  bool present() const { return source_.info().has_audio; }
   bool copied() const { return !encoder_; }
   // "aac", or the codec that is copied.
   std::string codec_name() const;
-  const std::vector<std::string>& notes() const { return source_.notes(); }
+  const std::vector<std::string>& notes() const { return source_.info().notes; }
 
   // Describes the track to the muxer.
   void describe(AVStream* stream) const;

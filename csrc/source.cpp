@@ -75,9 +75,9 @@ void Source::find_streams(Use use) {
   if (best >= 0) {
     audio_ = input_->streams[best];
     if (!avcodec_find_decoder(audio_->codecpar->codec_id)) {
-      notes_.push_back("the sound of " + path_ + " is in a codec (" +
-                       avcodec_get_name(audio_->codecpar->codec_id) +
-                       ") that this FFmpeg cannot decode; it is left out");
+      info_.notes.push_back("the sound of " + path_ + " is in a codec (" +
+                            avcodec_get_name(audio_->codecpar->codec_id) +
+                            ") that this FFmpeg cannot decode; it is left out");
       audio_ = nullptr;
     }
   }
@@ -86,7 +86,7 @@ void Source::find_streams(Use use) {
     AVStream* stream = input_->streams[i];
     if (stream != video_ && stream != audio_) stream->discard = AVDISCARD_ALL;
   }
-  if (video_) find_orientation();
+  describe();
 }
 
 // The same streams count for the origin whatever the use, so that all readers of a file agree.
@@ -109,29 +109,38 @@ void Source::find_orientation() {
   const bool straight = m[1] == 0 && m[3] == 0 && m[0] != 0 && m[4] != 0;
   const bool across = m[0] == 0 && m[4] == 0 && m[1] != 0 && m[3] != 0;
   if (straight) {
-    orientation_ = {false, m[0] < 0, m[4] < 0};
+    info_.orientation = {false, m[0] < 0, m[4] < 0};
   } else if (across) {
-    orientation_ = {true, m[3] < 0, m[1] < 0};
+    info_.orientation = {true, m[3] < 0, m[1] < 0};
   } else {
-    notes_.push_back(path_ + " asks to be turned by an angle that is no multiple of 90 degrees; " +
-                     "it is shown as stored");
+    info_.notes.push_back(path_ +
+                          " asks to be turned by an angle that is no multiple of 90 degrees; " +
+                          "it is shown as stored");
   }
 }
 
-std::optional<double> Source::duration_s() const {
-  if (input_->duration == AV_NOPTS_VALUE || input_->duration <= 0) return std::nullopt;
-  return static_cast<double>(input_->duration) / AV_TIME_BASE;
-}
-
-double Source::frame_rate() const {
+void Source::describe() {
+  if (input_->duration != AV_NOPTS_VALUE && input_->duration > 0)
+    info_.duration_s = static_cast<double>(input_->duration) / AV_TIME_BASE;
+  if (audio_) {
+    info_.has_audio = true;
+    info_.audio_codec = avcodec_get_name(audio_->codecpar->codec_id);
+  }
+  if (!video_) return;
+  info_.has_video = true;
+  info_.video_codec = avcodec_get_name(video_->codecpar->codec_id);
   AVRational rate = video_->avg_frame_rate;
   if (rate.num <= 0 || rate.den <= 0) rate = video_->r_frame_rate;
-  return rate.num > 0 && rate.den > 0 ? av_q2d(rate) : 0.0;
+  if (rate.num > 0 && rate.den > 0) info_.frame_rate = av_q2d(rate);
+  const AVRational aspect = av_guess_sample_aspect_ratio(input_.get(), video_, nullptr);
+  if (aspect.num > 0 && aspect.den > 0) info_.pixel_aspect = aspect;
+  find_orientation();
 }
 
-AVRational Source::pixel_aspect() const {
-  const AVRational aspect = av_guess_sample_aspect_ratio(input_.get(), video_, nullptr);
-  return aspect.num > 0 && aspect.den > 0 ? aspect : AVRational{1, 1};
+void Source::close() {
+  video_ = nullptr;
+  audio_ = nullptr;
+  input_.reset();
 }
 
 CodecPtr Source::open_decoder(const AVStream& stream, int threads) const {

@@ -18,7 +18,21 @@ struct Orientation {
   bool flip_y = false;
 };
 
-// Not thread-safe, but for stop().
+// What is known of a file once it is open, and stays so.
+struct SourceInfo {
+  bool has_video = false;
+  bool has_audio = false;
+  std::string video_codec;
+  std::string audio_codec;
+  double frame_rate = 0.0;           // average; 0 where the file does not tell
+  std::optional<double> duration_s;  // what the container says
+  // Width : height of one pixel of the stored picture; {1, 1} where the file does not say.
+  AVRational pixel_aspect = {1, 1};
+  Orientation orientation;
+  std::vector<std::string> notes;  // for the user, one line each
+};
+
+// Not thread-safe, but for stop() and info().
 class Source {
  public:
   enum class Use { kPictureAndSound, kSoundOnly };
@@ -29,17 +43,12 @@ class Source {
   Source& operator=(const Source&) = delete;
 
   const std::string& path() const { return path_; }
-  // The stream in use, or null.
+  const SourceInfo& info() const { return info_; }
+  // The stream in use, or null. Not to be touched after close().
   const AVStream* video() const { return video_; }
   const AVStream* audio() const { return audio_; }
   // 0 is where the earlier of the first video stream and the best audio stream begins.
   const SourceClock& clock() const { return clock_; }
-  std::optional<double> duration_s() const;
-  double frame_rate() const;
-  Orientation orientation() const { return orientation_; }
-  // As stored is width : height of one pixel; {1, 1} where the file does not say.
-  AVRational pixel_aspect() const;
-  const std::vector<std::string>& notes() const { return notes_; }
 
   // An opened decoder for video() or audio(). Throws IngestError.
   CodecPtr open_decoder(const AVStream& stream, int threads) const;
@@ -49,9 +58,12 @@ class Source {
 
   // Makes a read() that is under way, and all later ones, return AVERROR_EXIT.
   void stop() { stopped_.store(true); }
+  // Lets go of the file; info() stays.
+  void close();
 
  private:
   void find_streams(Use use);
+  void describe();
   void find_orientation();
   void find_origin(const AVStream* first_video);
 
@@ -61,8 +73,7 @@ class Source {
   AVStream* video_ = nullptr;
   AVStream* audio_ = nullptr;
   SourceClock clock_;
-  Orientation orientation_;
-  std::vector<std::string> notes_;
+  SourceInfo info_;
 };
 
 }  // namespace refavs

@@ -38,15 +38,16 @@ def partial_attention(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None =
         key_mask: True where a key may be seen, broadcast over [..., Q, K]. Each query must see at least one key.
 
     Returns:
-        o [..., Q, d] and lse [..., Q].
+        o [..., Q, d] and lse [..., Q]; lse, on which merging hangs, in float32 at least.
     """
     scores = (q * (1.0 / math.sqrt(q.shape[-1]))) @ k.transpose(-2, -1)
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if key_mask is not None:
         scores = scores.masked_fill(~key_mask, float("-inf"))
     top = scores.amax(dim=-1, keepdim=True).detach()
     weights = torch.exp(scores - top)
     total = weights.sum(dim=-1, keepdim=True)
-    return (weights @ v) / total, (top + torch.log(total)).squeeze(-1)
+    return (weights.to(v.dtype) @ v) / total, (top + torch.log(total)).squeeze(-1)
 
 
 def merge_partial(o_a: Tensor, lse_a: Tensor, o_b: Tensor, lse_b: Tensor) -> Tensor:

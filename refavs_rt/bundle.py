@@ -72,9 +72,13 @@ class Bundle:
         """
         folder = Path(path)
         if not folder.is_dir() and folder == embedded_bundle():
-            raise BundleError(f"{folder}: the embedded bundle is missing; install refavs-rt again, or give --bundle")
+            raise BundleError(
+                f"{folder}: the embedded bundle is missing; install refavs-rt again, or give --bundle"
+            )
         if not folder.is_dir():
-            raise BundleError(f"{folder}: no such bundle folder; give one that refavs-export wrote, or {EMBEDDED!r}")
+            raise BundleError(
+                f"{folder}: no such bundle folder; give one that refavs-export wrote, or {EMBEDDED!r}"
+            )
         data = _read(folder / MANIFEST, _MANIFEST_LIMIT_BYTES)
         manifest = _parse(folder / MANIFEST, data)
         bundle = cls(folder, _config(folder / MANIFEST, manifest), manifest, hashlib.sha256(data).hexdigest())
@@ -101,15 +105,25 @@ class Bundle:
         expected = self.files[name]
         data = _read(self.path / name, expected["size"])
         if hashlib.sha256(data).hexdigest() != expected["sha256"]:
-            raise BundleError(f"{self.path / name}: damaged (its sha256 is not the manifest's); copy the bundle again")
+            raise BundleError(
+                f"{self.path / name}: damaged (its sha256 is not the manifest's); copy the bundle again"
+            )
         return data
 
     def _check_entry(self, name: str) -> None:
         entry = self.files[name]
         if name in ("", ".", "..", MANIFEST) or Path(name).name != name or "\\" in name:
-            raise BundleError(f"{self.path / MANIFEST}: {name!r} is not a file of this folder; do not use this bundle")
-        if not isinstance(entry, dict) or type(entry.get("size")) is not int or not isinstance(entry.get("sha256"), str):
-            raise BundleError(f"{self.path / MANIFEST}: no size and sha256 for {name}; export the bundle again")
+            raise BundleError(
+                f"{self.path / MANIFEST}: {name!r} is not a file of this folder; do not use this bundle"
+            )
+        if (
+            not isinstance(entry, dict)
+            or type(entry.get("size")) is not int
+            or not isinstance(entry.get("sha256"), str)
+        ):
+            raise BundleError(
+                f"{self.path / MANIFEST}: no size and sha256 for {name}; export the bundle again"
+            )
         status = _status(self.path / name)
         if status.st_size != entry["size"]:
             raise BundleError(
@@ -157,7 +171,10 @@ def write_bundle(
         "preset": config.preset,
         "config": config.to_json(),
         "contract_hash": contract_hash(config),
-        "files": {name: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)} for name, data in files.items()},
+        "files": {
+            name: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+            for name, data in files.items()
+        },
         "graphs": {name: graph_file(name) for name in GRAPHS},
         "tools": dict(tools),
         "training": dict(training),
@@ -185,15 +202,21 @@ def _config(file: Path, manifest: dict[str, Any]) -> ModelConfig:
     if type(version) is not int:
         raise BundleError(f"{file}: no format_version; export the bundle again")
     if version > FORMAT_VERSION:
-        raise BundleError(f"{file}: its format {version} is newer than this refavs_rt knows ({FORMAT_VERSION}); update refavs_rt")
+        raise BundleError(
+            f"{file}: its format {version} is newer than this refavs_rt knows ({FORMAT_VERSION}); update refavs_rt"
+        )
     if not isinstance(manifest.get("config"), dict) or not isinstance(manifest.get("files"), dict):
         raise BundleError(f"{file}: no config or no files in it; export the bundle again")
     try:
         config = ModelConfig.from_json(manifest["config"])
     except ValueError as error:
-        raise BundleError(f"{file}: {error}; use the refavs_rt that exported it, or export it again") from error
+        raise BundleError(
+            f"{file}: {error}; use the refavs_rt that exported it, or export it again"
+        ) from error
     if manifest.get("contract_hash") != contract_hash(config):
-        raise BundleError(f"{file}: made for another contract than this refavs_rt has; export the bundle again")
+        raise BundleError(
+            f"{file}: made for another contract than this refavs_rt has; export the bundle again"
+        )
     return config
 
 

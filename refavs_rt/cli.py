@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from .bundle import Bundle, BundleError, find_bundle
 from .config import RunConfig
@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = args.command
     with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _show_warning
         try:
             return command(args)
@@ -94,7 +95,9 @@ def _verify(args: argparse.Namespace) -> int:
     for name in bundle.files:
         bundle.read(name)
     OnnxEngine(bundle)
-    print(f"{bundle.path}: {len(bundle.files)} files are as the manifest says, and the graphs fit this refavs_rt")
+    print(
+        f"{bundle.path}: {len(bundle.files)} files are as the manifest says, and the graphs fit this refavs_rt"
+    )
     if args.digest is None:
         print(f"digest {bundle.digest}")
         print("This finds damage, not an attack: compare the digest with one kept elsewhere (--digest).")
@@ -119,16 +122,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     stream.add_argument("--source", type=Path, required=True, metavar="FILE", help="a media file")
     stream.add_argument(
-        "--text", action="append", required=True, metavar="SENTENCE", help="what to segment; give it again for more"
+        "--text",
+        action="append",
+        required=True,
+        metavar="SENTENCE",
+        help="what to segment; give it again for more",
     )
-    stream.add_argument("--out", type=Path, metavar="MP4", help="write the video with the masks drawn, its sound kept")
+    stream.add_argument(
+        "--out", type=Path, metavar="MP4", help="write the video with the masks drawn, its sound kept"
+    )
     stream.add_argument("--jsonl", type=Path, metavar="FILE", help="write one JSON line a frame")
     _add_bundle(stream, "--bundle")
     stream.add_argument("--engine", choices=ENGINES, default=ENGINES[0], help="default %(default)s")
     stream.add_argument("--max-frames", type=_positive_int, metavar="N", help="stop after N frames")
-    stream.add_argument("--duration", type=_positive_float, metavar="S", help="stop after S seconds of the source")
     stream.add_argument(
-        "--threads", type=_count, default=run.threads, metavar="N", help="threads of the engine; 0: one a core (default)"
+        "--duration", type=_positive_float, metavar="S", help="stop after S seconds of the source"
+    )
+    stream.add_argument(
+        "--threads",
+        type=_count,
+        default=run.threads,
+        metavar="N",
+        help="threads of the engine; 0: one a core (default)",
     )
     stream.add_argument(
         "--null-threshold",
@@ -146,7 +161,9 @@ def _parser() -> argparse.ArgumentParser:
 
     verify = commands.add_parser("verify", help="check every file of a bundle")
     verify.add_argument("verified", metavar="BUNDLE", help="a bundle folder, or 'edge' for the embedded one")
-    verify.add_argument("--digest", type=_sha256, metavar="SHA256", help="the digest that the bundle must have")
+    verify.add_argument(
+        "--digest", type=_sha256, metavar="SHA256", help="the digest that the bundle must have"
+    )
     verify.set_defaults(command=_verify)
     return parser
 
@@ -191,7 +208,15 @@ def _number(text: str, kind: Callable[[str], Any], valid: Callable[[Any], bool],
     return value
 
 
-def _show_warning(message: Warning | str, *_: Any) -> None:
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """`warnings.showwarning`, for people: what, and not where in the code."""
     print(f"warning: {message}", file=sys.stderr)
 
 

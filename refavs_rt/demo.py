@@ -22,8 +22,8 @@ class Demo:
     texts: tuple[str, ...]
 
     @classmethod
-    def read(cls, folder: Path = DEMO) -> Demo:
-        """Read `demo.json`: {"clip": file name, "texts": [sentence, ...]}.
+    def read(cls, folder: Path) -> Demo:
+        """Read `demo.json` of a folder: {"clip": file name, "texts": [sentence, ...]}.
 
         Raises:
             FileNotFoundError: the description or the clip is missing.
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     out: Path = parser.parse_args(argv).out
     try:
-        demo = Demo.read()
+        demo = Demo.read(DEMO)
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)

@@ -57,7 +57,9 @@ class Overlay:
             ValueError: the frame or a mask is not of the overlay's size.
         """
         if image.shape != (*self._size, 3) or masks.shape != (len(texts), *self._size):
-            raise ValueError(f"a frame {image.shape} with masks {masks.shape} is not {len(texts)} of {self._size}")
+            raise ValueError(
+                f"a frame {image.shape} with masks {masks.shape} is not {len(texts)} of {self._size}"
+            )
         painted = image.copy()
         for index, mask in enumerate(masks):
             self._paint_mask(painted, mask, colour(index))
@@ -86,7 +88,9 @@ class Overlay:
         for index, (score, row) in enumerate(zip(scores, words, strict=True)):
             top = 2 * gap + index * (line + gap)
             present = presence[index] >= self._presence_threshold
-            self._swatch(image[top : top + line, 2 * gap : 2 * gap + line], colour(index), filled=bool(present))
+            self._swatch(
+                image[top : top + line, 2 * gap : 2 * gap + line], colour(index), filled=bool(present)
+            )
             text_colour = _TEXT if present else _FAINT
             _stamp(image, score, top, 3 * gap + line, text_colour)
             _stamp(image, row, top, words_x, text_colour)
@@ -112,10 +116,14 @@ def colour(index: int) -> tuple[int, int, int]:
 
 def _blend(pixels: Image, rgb: tuple[int, int, int], opacity: float) -> Image:
     weight = round(opacity * 256)
-    return ((pixels.astype(np.uint16) * (256 - weight) + np.array(rgb, np.uint16) * weight) >> 8).astype(np.uint8)
+    return ((pixels.astype(np.uint16) * (256 - weight) + np.array(rgb, np.uint16) * weight) >> 8).astype(
+        np.uint8
+    )
 
 
-def _stamp(image: Image, coverage: NDArray[np.float32], top: int, left: int, rgb: tuple[int, int, int]) -> None:
+def _stamp(
+    image: Image, coverage: NDArray[np.float32], top: int, left: int, rgb: tuple[int, int, int]
+) -> None:
     """Paint text with its top left corner at (top, left), as far as it lies in the image."""
     part = image[top : top + coverage.shape[0], left : left + coverage.shape[1]]
     share = coverage[: part.shape[0], : part.shape[1], None]

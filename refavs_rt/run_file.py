@@ -60,7 +60,9 @@ def run_file(
     """
     _check_outputs(source, overlay, records)
     model = load(bundle, engine=engine, run=run)
-    print(f"bundle {model.bundle.path} ({model.config.preset}), engine {model.engine.name} ({model.engine.device})")
+    print(
+        f"bundle {model.bundle.path} ({model.config.preset}), engine {model.engine.name} ({model.engine.device})"
+    )
     try:
         session = model.session(texts)
     except (TypeError, ValueError) as error:
@@ -89,7 +91,9 @@ def _write(
             if lines:
                 write_line(lines, result)
             if writer:
-                writer.write(painter.paint(result.image, result.texts, result.masks, result.presence), result.pts_s)
+                writer.write(
+                    painter.paint(result.image, result.texts, result.masks, result.presence), result.pts_s
+                )
             summary.add(result)
             progress.show(summary, result)
     return summary
@@ -162,7 +166,12 @@ class _Progress:
             f"{summary.frames_per_second:.1f} fps, latency {result.latency_ms:.0f} ms"
         )
         self._open = self._terminal
-        print(f"\r{line}\x1b[K" if self._terminal else line, end="" if self._terminal else "\n", file=sys.stderr, flush=True)
+        print(
+            f"\r{line}\x1b[K" if self._terminal else line,
+            end="" if self._terminal else "\n",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 class _StopOnSignal:

@@ -125,7 +125,9 @@ class Session:
         """
         limit = self.model.config.max_sentences
         if len(self.texts) + len(texts) > limit:
-            raise ValueError(f"{len(self.texts) + len(texts)} sentences are too many: this model takes {limit} at a time")
+            raise ValueError(
+                f"{len(self.texts) + len(texts)} sentences are too many: this model takes {limit} at a time"
+            )
         if not texts:
             return
         token_ids, token_mask = self.model.tokenizer.encode(texts)
@@ -172,7 +174,9 @@ class Session:
         present |= engine.audio({"log_mel": log_mel[None], "has_sound": np.array([has_sound])})
         step = engine.step({**known, **self.sentences.feeds(), **present}) if self.texts else self._nothing()
         if not np.isfinite(step["mask_logits"].sum() + step["presence"].sum()):
-            raise BundleError(f"{self.model.bundle.path}: the model returned NaN or infinity; export a sound checkpoint")
+            raise BundleError(
+                f"{self.model.bundle.path}: the model returned NaN or infinity; export a sound checkpoint"
+            )
 
         is_tick = self._clock.advance(pts_s)
         if is_tick:

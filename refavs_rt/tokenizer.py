@@ -63,7 +63,9 @@ class Tokenizer:
             raise TypeError(f"a sentence must be a str, not {type(text).__name__}: {text!r}")
         if not text.strip():
             raise ValueError("a sentence must not be empty")
-        if any("\ud800" <= character <= "\udfff" for character in text):  # undecodable bytes of a command line
+        if any(
+            "\ud800" <= character <= "\udfff" for character in text
+        ):  # undecodable bytes of a command line
             raise ValueError(f"the sentence {text!r} is not valid text")
         encoding = self._tokenizer.encode(text)
         if all(encoding.special_tokens_mask):
@@ -77,9 +79,7 @@ class Tokenizer:
         closing = int(encoding.special_tokens_mask[-1])
         end = self.length - closing
         kept = text[: encoding.offsets[end - 1][1]].strip()
-        message = (
-            f"the sentence {_shorten(text)!r} has {len(encoding.ids)} tokens, the model reads {self.length}: kept {kept!r}"
-        )
+        message = f"the sentence {_shorten(text)!r} has {len(encoding.ids)} tokens, the model reads {self.length}: kept {kept!r}"
         warnings.warn(message, SentenceCutWarning, stacklevel=2)
         return encoding.ids[:end] + encoding.ids[len(encoding.ids) - closing :]
 

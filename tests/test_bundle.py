@@ -15,12 +15,24 @@ from refavs_rt import bundle as bundles
 from refavs_rt.bundle import MANIFEST, TOKENIZER, Bundle, BundleError, find_bundle, write_bundle
 from refavs_rt.config import EDGE, TEST
 
-FILES = {"text.onnx": b"t", "vision.onnx": b"vi" * 1000, "audio.onnx": b"", "step.onnx": b"s" * 7, TOKENIZER: b"{}"}
+FILES = {
+    "text.onnx": b"t",
+    "vision.onnx": b"vi" * 1000,
+    "audio.onnx": b"",
+    "step.onnx": b"s" * 7,
+    TOKENIZER: b"{}",
+}
 
 
 def write(folder: Path, files: dict[str, bytes] = FILES, **options: Any) -> Bundle:
     return write_bundle(
-        folder, TEST, files, tools={"torch": "2"}, training={"data": "none", "licence": "MIT"}, parity={}, **options
+        folder,
+        TEST,
+        files,
+        tools={"torch": "2"},
+        training={"data": "none", "licence": "MIT"},
+        parity={},
+        **options,
     )
 
 
@@ -132,7 +144,9 @@ def test_a_file_that_is_not_listed_is_not_read(bundle: Bundle) -> None:
         (lambda m: m["files"].update({"step.onnx": 3}), "no size and sha256 for step.onnx"),
     ],
 )
-def test_a_manifest_that_does_not_fit_is_refused(bundle: Bundle, change: Callable[[Any], Any], message: str) -> None:
+def test_a_manifest_that_does_not_fit_is_refused(
+    bundle: Bundle, change: Callable[[Any], Any], message: str
+) -> None:
     edit(bundle, change)
     with pytest.raises(BundleError, match=message):
         Bundle.open(bundle.path)

@@ -11,7 +11,12 @@ from PIL import Image
 from torch.nn import functional
 
 from refavs_rt.config import IMAGENET_MEAN, IMAGENET_STD
-from refavs_rt.model.efficientnet import EfficientNetLite0, EfficientNetLite0Classifier, _SameConv, imagenet_state
+from refavs_rt.model.efficientnet import (
+    EfficientNetLite0,
+    EfficientNetLite0Classifier,
+    _SameConv,
+    imagenet_state,
+)
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 EXPECTED = {

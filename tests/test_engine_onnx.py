@@ -8,7 +8,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from .tiny_bundle import TRAINING, tiny_files, tiny_model, write_tiny_bundle
 
 from refavs_rt.bundle import Bundle, BundleError, write_bundle
 from refavs_rt.config import TEST
@@ -16,6 +15,8 @@ from refavs_rt.contract import GRAPHS, graph_specs
 from refavs_rt.engines import ENGINES, EngineError, open_engine
 from refavs_rt.engines.onnx import OnnxEngine
 from refavs_rt.export.to_onnx import example_inputs
+
+from .tiny_bundle import TRAINING, tiny_files, tiny_model, write_tiny_bundle
 
 
 @pytest.fixture(scope="module")

@@ -91,6 +91,7 @@ def test_a_clip_that_nobody_here_made() -> None:
             "corrupt": 0,
             "corrupt_audio": 0,
             "read_errors": 0,
+            "missing_pictures": 0,
             "repaired_pts": 0,
             "audio_gap_samples": 0,
             "audio_overlap_samples": 0,
@@ -238,15 +239,20 @@ def test_sound_stands_where_it_was_put(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     ffmpeg(*test_pattern("64x48", "10", 3.0), *sweep(rate, 3.0, channels), *codec, path)
     frames = read_all(path)
-    begin = round(frames[0].pts_s * 16_000) + 8_000  # a muxer may put the encoder's delay before both streams
+    # A muxer may put the encoder's delay before both streams, or set them apart by it: ffprobe tells.
+    begin_s = frames[0].pts_s + probe_pts(path, "a:0")[0] - probe_pts(path, "v:0")[0]
+    begin = round(begin_s * 16_000) + 8_000
     track = sound_of(frames)[begin : begin + 32_000].astype(np.float64)
-    t = np.arange(-40, 40_040 + 8_000) / 16_000
-    clean = np.sin(2 * np.pi * (100 * t + 500 * t * t))
-    shifts = range(-30, 31)
-    scores = [track @ clean[8_040 + s : 40_040 + s] for s in shifts]
-    assert abs(shifts[int(np.argmax(scores))]) <= 16, "off by more than a millisecond"
-    best = clean[8_040 + shifts[int(np.argmax(scores))] :][: len(track)]
-    assert track @ best / np.sqrt((track @ track) * (best @ best)) > 0.98
+
+    def likeness(shift: float) -> float:
+        t = (np.arange(8_000, 40_000) + shift) / 16_000
+        clean = np.sin(2 * np.pi * (100 * t + 500 * t * t))
+        return track @ clean / np.sqrt((track @ track) * (clean @ clean))
+
+    coarse = max(range(-40, 41), key=likeness)
+    shift = max(coarse + np.arange(-8, 9) / 8, key=likeness)
+    assert abs(shift) <= 16, "off by more than a millisecond"
+    assert likeness(shift) > 0.98
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv", "clip.ts", "clip.mov"])
@@ -439,16 +445,16 @@ def test_closing_from_another_thread_ends_the_iteration(exact: tuple[Path, NDArr
 
 
 def test_a_signal_gets_through(tmp_path: Path) -> None:
-    """A picture of 64 million pixels takes a while to decode; an interrupt during it must not wait for it to be used."""
+    """A picture of 16 million pixels takes a while to decode; an interrupt during it must not wait for it to be used."""
     path = tmp_path / "huge.mkv"
-    ffmpeg("-f", "lavfi", "-i", "color=gray:s=8192x8192:r=1:d=6", "-c:v", "mjpeg", "-q:v", 31, path)
+    ffmpeg("-f", "lavfi", "-i", "color=gray:s=4096x4096:r=1:d=12", "-c:v", "mjpeg", "-q:v", 31, path)
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     previous = signal.signal(signal.SIGALRM, interrupt)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.15)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
         with pytest.raises(KeyboardInterrupt):
             for _ in open_source(path, 32):
                 pass
@@ -481,8 +487,9 @@ def test_what_is_left_of_a_cut_file_is_delivered(name: str, options: list[str], 
     assert 20 < len(frames) < whole and abs(len(frames) - len(expected)) <= 1
     np.testing.assert_array_equal(frames[10].image, expected[10])
     assert counters["delivered"] == len(frames)
-    if name == "front.mp4":  # the index tells of more than there is
-        assert counters["read_errors"] + counters["corrupt"] > 0
+    if name == "front.mp4":  # its index tells of more than there is
+        assert abs(counters["missing_pictures"] - (whole - len(frames))) <= 2
+        assert counters["corrupt"] + counters["corrupt_audio"] > 0
 
 
 def test_damage_in_the_middle_is_counted(tmp_path: Path) -> None:

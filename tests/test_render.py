@@ -36,7 +36,9 @@ def test_a_mask_is_filled_and_outlined_and_the_rest_is_left() -> None:
     painted = Overlay(HEIGHT, WIDTH, 0.5).paint(image, ["a dog"], mask[None], np.array([0.9], np.float32))
     np.testing.assert_array_equal(image, before)
     inner = ndimage.binary_erosion(mask)
-    np.testing.assert_array_equal(painted[mask & ~inner], np.broadcast_to(colour(0), ((mask & ~inner).sum(), 3)))
+    np.testing.assert_array_equal(
+        painted[mask & ~inner], np.broadcast_to(colour(0), ((mask & ~inner).sum(), 3))
+    )
     expected = 0.55 * image[inner] + 0.45 * np.array(colour(0))
     np.testing.assert_allclose(painted[inner], expected, atol=1.5)
     below = np.s_[HEIGHT // 3 :]
@@ -60,14 +62,20 @@ def test_the_legend_shows_score_and_words() -> None:
     assert (legend(["the dog"], [0.93]) != legend(["the dog"], [0.94])).any()
     assert (legend(["the dog"], [0.93]) != legend(["the dot"], [0.93])).any()
     present, absent = legend(["the dog"], [0.9]), legend(["the dog"], [0.1])
-    assert present[..., 2].max() > 1.3 * absent[..., 2].max() > 0, "words of what is absent are faint; only they have blue"
+    assert present[..., 2].max() > 1.3 * absent[..., 2].max() > 0, (
+        "words of what is absent are faint; only they have blue"
+    )
     swatch = (present == colour(0)).all(axis=2).sum()
     assert 0 < (absent == colour(0)).all(axis=2).sum() < 0.8 * swatch
 
 
 @pytest.mark.parametrize("size", [(1, 1), (9, 13), (40, 30), (16, 500)])
 def test_any_size_of_frame_is_painted(size: tuple[int, int]) -> None:
-    texts = ["the dog that barks after the guitar starts, and a very long rest of the sentence " * 5, "b", "c"]
+    texts = [
+        "the dog that barks after the guitar starts, and a very long rest of the sentence " * 5,
+        "b",
+        "c",
+    ]
     image, masks = picture(*size), np.stack([disc(*size)] * 3)
     painted = Overlay(*size, 0.5).paint(image, texts, masks, np.array([0.1, 0.5, 1.0], np.float32))
     assert painted.shape == (*size, 3) and painted.dtype == np.uint8
@@ -81,7 +89,9 @@ def test_no_sentence_leaves_the_picture() -> None:
 
 def test_a_frame_of_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match="is not 1 of"):
-        Overlay(HEIGHT, WIDTH, 0.5).paint(picture(9, 9), ["a"], np.zeros((1, 9, 9), bool), np.ones(1, np.float32))
+        Overlay(HEIGHT, WIDTH, 0.5).paint(
+            picture(9, 9), ["a"], np.zeros((1, 9, 9), bool), np.ones(1, np.float32)
+        )
 
 
 def test_text_is_the_fonts() -> None:

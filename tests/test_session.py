@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from .tiny_bundle import tiny_model, write_tiny_bundle
 
 from refavs_rt.bundle import Bundle, BundleError
 from refavs_rt.config import TEST, MemoryMean, RunConfig
 from refavs_rt.engines import EngineError
 from refavs_rt.model import streaming
 from refavs_rt.session import Model, Session, load
+
+from .tiny_bundle import tiny_model, write_tiny_bundle
 
 TEXTS = ["a barking dog", "the silent cello", "a guitar"]
 TICKS = 3 * TEST.window_ticks
@@ -73,7 +74,12 @@ def test_a_session_is_the_torch_stream(model: Model, inputs: Inputs) -> None:
         sound = inputs.sound(i)
         log_mel = torch.zeros(1, 96, 64) if sound is None else torch.from_numpy(sound)[None]
         expected = streaming.step(
-            network, rings, sentences, torch.from_numpy(inputs.frames[i : i + 1]), log_mel, torch.tensor([sound is not None])
+            network,
+            rings,
+            sentences,
+            torch.from_numpy(inputs.frames[i : i + 1]),
+            log_mel,
+            torch.tensor([sound is not None]),
         )
         found = inputs.push(session, i, 4.0 + i / 2)
         assert found.is_tick == (i % 2 == 0)
@@ -88,8 +94,12 @@ def test_a_session_is_the_torch_stream(model: Model, inputs: Inputs) -> None:
     np.testing.assert_allclose(session.shared.ring_visual_k, rings.visual_k.numpy(), atol=1e-5)
     for i, sentence in enumerate(sentences):
         assert session.sentences.memory_count[i] == sentence.count
-        np.testing.assert_allclose(session.sentences.memory_visual[i], sentence.memory_visual.numpy(), atol=1e-5)
-        np.testing.assert_allclose(session.sentences.ring_audio_tokens[i], sentence.ring_audio_tokens.numpy(), atol=1e-5)
+        np.testing.assert_allclose(
+            session.sentences.memory_visual[i], sentence.memory_visual.numpy(), atol=1e-5
+        )
+        np.testing.assert_allclose(
+            session.sentences.ring_audio_tokens[i], sentence.ring_audio_tokens.numpy(), atol=1e-5
+        )
 
 
 def test_a_frame_between_ticks_leaves_no_trace(model: Model, inputs: Inputs) -> None:
@@ -108,7 +118,9 @@ def test_sentences_do_not_see_each_other(model: Model, inputs: Inputs) -> None:
     for i in range(6):
         found = inputs.push(together, i, float(i))
         for row, session in enumerate(alone):
-            np.testing.assert_allclose(found.mask_logits[row], inputs.push(session, i, float(i)).mask_logits[0], atol=1e-3)
+            np.testing.assert_allclose(
+                found.mask_logits[row], inputs.push(session, i, float(i)).mask_logits[0], atol=1e-3
+            )
 
 
 def test_sound_silence_and_no_sound_are_three_things(model: Model, inputs: Inputs) -> None:
@@ -136,7 +148,9 @@ def test_a_session_without_sentences_remembers_for_later_ones(model: Model, inpu
 
 
 @pytest.mark.parametrize("mean", ["exponential", "window"])
-def test_other_means_run_and_differ_in_time(bundle: Bundle, model: Model, inputs: Inputs, mean: MemoryMean) -> None:
+def test_other_means_run_and_differ_in_time(
+    bundle: Bundle, model: Model, inputs: Inputs, mean: MemoryMean
+) -> None:
     other = load(bundle.path, run=RunConfig(memory_mean=mean, threads=1)).session(TEXTS)
     cumulative = model.session(TEXTS)
     differ = []
@@ -157,7 +171,9 @@ def test_other_means_run_and_differ_in_time(bundle: Bundle, model: Model, inputs
         (1.0, [10.0, 9.96, 10.04, 11.0], [10.0, 11.0]),  # a small step back
     ],
 )
-def test_memory_ticks(bundle: Bundle, model: Model, inputs: Inputs, memory_hz: float, pts: list[float], ticks: list[float]) -> None:
+def test_memory_ticks(
+    bundle: Bundle, model: Model, inputs: Inputs, memory_hz: float, pts: list[float], ticks: list[float]
+) -> None:
     config = replace(TEST, memory_hz=memory_hz)
     timed = Model(replace(bundle, config=config), model.engine, model.run)
     session = timed.session()
@@ -203,7 +219,7 @@ def test_sentences_that_cannot_be_read_change_nothing(model: Model) -> None:
     with pytest.raises(ValueError, match="must not be empty"):
         session.add("a dog", "")
     with pytest.raises(TypeError, match="must be a str"):
-        session.add(3)  # type: ignore[arg-type]
+        session.add(3)
     with pytest.raises(ValueError, match="9 sentences are too many: this model takes 8"):
         session.add(*TEXTS * 2, *TEXTS[:2])
     with pytest.raises(IndexError, match="no sentence 1; there are 1"):

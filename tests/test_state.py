@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +40,9 @@ class History:
             for _ in range(TICKS)
         ]
 
-    def mean(self, name: str, sentence: int, first: int, end: int, run: RunConfig) -> NDArray[np.float64] | float:
+    def mean(
+        self, name: str, sentence: int, first: int, end: int, run: RunConfig
+    ) -> NDArray[np.float64] | float:
         """The mean of a sentence's outputs of the ticks `first` .. `end` - 1, by its definition."""
         values = [self.own[tick][name][sentence] for tick in range(first, end)]
         if not values:
@@ -53,7 +56,7 @@ class History:
         return np.tensordot(weights, values, 1)
 
 
-def text_of(sentences: int, value: float = 0.0) -> dict[str, NDArray]:
+def text_of(sentences: int, value: float = 0.0) -> dict[str, NDArray[Any]]:
     specs = graph_specs(TEST)
     wanted = {spec.name: spec for spec in specs["text"].outputs}
     wanted["token_mask"] = specs["text"].inputs[1]
@@ -62,7 +65,7 @@ def text_of(sentences: int, value: float = 0.0) -> dict[str, NDArray]:
     }
 
 
-def float32(arrays: dict[str, NDArray]) -> dict[str, NDArray]:
+def float32(arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     return {name: values.astype(np.float32) for name, values in arrays.items()}
 
 
@@ -79,7 +82,9 @@ def test_shared_ring_holds_the_newest_ticks_and_their_ages() -> None:
             for name in ("visual_k", "visual_v", "audio_k", "audio_v"):
                 expected = history.shared[when][name][0].astype(np.float32)
                 np.testing.assert_array_equal(state.feeds()[f"ring_{name}"][0, slot], expected)
-    assert before == {name: array.__array_interface__["data"] for name, array in state.feeds().items()}, "copied"
+    assert before == {name: array.__array_interface__["data"] for name, array in state.feeds().items()}, (
+        "copied"
+    )
 
 
 @pytest.mark.parametrize("mean", ["cumulative", "exponential", "window"])
@@ -107,7 +112,9 @@ def test_memory_is_its_formula_over_the_history(mean: MemoryMean) -> None:
                 assert weight == pytest.approx(1 / (min(count, RING) + 1))
         slot = shared.commit(float32(history.shared[tick]))
         state.commit(
-            {name: values[:alive] for name, values in float32(history.own[tick]).items()}, slot, shared.ring_age
+            {name: values[:alive] for name, values in float32(history.own[tick]).items()},
+            slot,
+            shared.ring_age,
         )
     for i, start in enumerate(ADDED_AT):
         for slot, age in enumerate(shared.ring_age[0]):
@@ -122,8 +129,14 @@ def test_removing_a_sentence_leaves_the_others_as_if_alone(mean: MemoryMean) -> 
     history = History(3)
     shared = SharedState.empty(TEST)
     both, alone = SentenceState(TEST, run), SentenceState(TEST, run)
-    both.add({name: np.concatenate([a, b, c]) for (name, a), b, c in zip(
-        text_of(1, 0).items(), text_of(1, 2).values(), text_of(1, 3).values(), strict=True)})
+    both.add(
+        {
+            name: np.concatenate([a, b, c])
+            for (name, a), b, c in zip(
+                text_of(1, 0).items(), text_of(1, 2).values(), text_of(1, 3).values(), strict=True
+            )
+        }
+    )
     alone.add(text_of(1, 0))
     alone.add(text_of(1, 3))
     for tick in range(TICKS):
@@ -162,4 +175,6 @@ def test_feeds_fill_the_step_graphs_state_inputs() -> None:
     for spec in graph_specs(TEST)["step"].inputs:
         if spec.name not in produced:
             shape = tuple(2 if axis == "N" else axis for axis in spec.shape)
-            assert (feeds[spec.name].shape, feeds[spec.name].dtype) == (shape, np.dtype(spec.dtype)), spec.name
+            assert (feeds[spec.name].shape, feeds[spec.name].dtype) == (shape, np.dtype(spec.dtype)), (
+                spec.name
+            )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,18 @@ def make_clip(path: Path, *, seconds: float = 2.2, sound: bool = True) -> Path:
 
 
 def frame_times_s(path: Path) -> list[float]:
-    command = ["ffprobe", "-v", "error", "-select_streams", "v", "-show_entries", "frame=pts_time", "-of", "json", str(path)]
+    command = [
+        "ffprobe",
+        "-v",
+        "error",
+        "-select_streams",
+        "v",
+        "-show_entries",
+        "frame=pts_time",
+        "-of",
+        "json",
+        str(path),
+    ]
     frames = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["frames"]
     return [float(frame["pts_time"]) for frame in frames]
 
@@ -65,10 +76,10 @@ def test_every_frame_gives_a_result(model: Model, clip: Path) -> None:
     size = model.config.mask_size
     for result in results:
         assert result.texts == tuple(TEXTS)
-        assert (result.image.shape, result.image.dtype) == ((HEIGHT, WIDTH, 3), np.uint8)
-        assert (result.masks.shape, result.masks.dtype) == ((2, HEIGHT, WIDTH), np.bool_)
-        assert (result.mask_logits.shape, result.mask_logits.dtype) == ((2, size, size), np.float32)
-        assert (result.presence.shape, result.presence.dtype) == ((2,), np.float32)
+        assert result.image.shape == (HEIGHT, WIDTH, 3) and result.image.dtype == np.uint8
+        assert result.masks.shape == (2, HEIGHT, WIDTH) and result.masks.dtype == np.bool_
+        assert result.mask_logits.shape == (2, size, size) and result.mask_logits.dtype == np.float32
+        assert result.presence.shape == (2,) and result.presence.dtype == np.float32
         assert result.latency_ms > 0
 
 
@@ -84,7 +95,9 @@ def test_results_are_a_sessions_on_the_same_frames(model: Model, clip: Path) -> 
     assert session.shared.ring_age.max() == 3, "ticks at 0, 1 and 2 s"
 
 
-def test_masks_are_the_thresholded_logits_at_the_sources_size(bundle: Bundle, model: Model, clip: Path) -> None:
+def test_masks_are_the_thresholded_logits_at_the_sources_size(
+    bundle: Bundle, model: Model, clip: Path
+) -> None:
     seen = 0
     gate = 0.61
     gated = Model(bundle, model.engine, RunConfig(presence_threshold=gate, mask_threshold=0.3))
@@ -101,7 +114,10 @@ def test_masks_are_the_thresholded_logits_at_the_sources_size(bundle: Bundle, mo
 
 def test_a_stream_cut_short_is_the_whole_streams_start(model: Model, clip: Path) -> None:
     whole = list(model.stream(clip, TEXTS))
-    for part, count in ((model.stream(clip, TEXTS, max_frames=7), 7), (model.stream(clip, TEXTS, duration_s=1.05), 11)):
+    for part, count in (
+        (model.stream(clip, TEXTS, max_frames=7), 7),
+        (model.stream(clip, TEXTS, duration_s=1.05), 11),
+    ):
         results = list(part)
         assert len(results) == count
         for result, expected in zip(results, whole, strict=False):
@@ -124,11 +140,15 @@ def test_sound_is_heard_and_may_be_missing(model: Model, clip: Path, folder: Pat
 
 
 def test_leaving_early_closes_the_source(model: Model, clip: Path) -> None:
-    before = threading.active_count()
+    def threads() -> int:
+        return len(os.listdir("/proc/self/task"))
+
+    before = threads()
     results = model.stream(clip, TEXTS)
     next(results)
+    assert threads() > before
     results.close()  # type: ignore[attr-defined]
-    assert threading.active_count() == before
+    assert threads() == before
     with pytest.raises(StopIteration):
         next(results)
 

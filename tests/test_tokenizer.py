@@ -12,7 +12,12 @@ import pytest
 from refavs_rt.tokenizer import SentenceCutWarning, Tokenizer
 
 LENGTH = 25
-SENTENCES = ["The dog that barks after the guitar starts.", "a", "Ünïcode CAFÉ, naïve?", "the object on the left  "]
+SENTENCES = [
+    "The dog that barks after the guitar starts.",
+    "a",
+    "Ünïcode CAFÉ, naïve?",
+    "the object on the left  ",
+]
 
 
 @pytest.fixture(scope="module")
@@ -90,5 +95,9 @@ def test_a_damaged_tokenizer_is_refused(damaged: bytes) -> None:
 
 def test_the_files_own_padding_does_not_matter(data: bytes, tokenizer: Tokenizer) -> None:
     bare = json.loads(data) | {"padding": None, "truncation": None}
-    for one, other in zip(tokenizer.encode(SENTENCES), Tokenizer(json.dumps(bare).encode(), LENGTH).encode(SENTENCES), strict=True):
+    for one, other in zip(
+        tokenizer.encode(SENTENCES),
+        Tokenizer(json.dumps(bare).encode(), LENGTH).encode(SENTENCES),
+        strict=True,
+    ):
         np.testing.assert_array_equal(one, other)

@@ -39,4 +39,6 @@ def tiny_files() -> dict[str, bytes]:
 
 def write_tiny_bundle(folder: Path) -> Bundle:
     """The bundle in `folder`."""
-    return write_bundle(folder, TEST, tiny_files(), tools={"torch": torch.__version__}, training=TRAINING, parity={})
+    return write_bundle(
+        folder, TEST, tiny_files(), tools={"torch": torch.__version__}, training=TRAINING, parity={}
+    )

@@ -32,7 +32,7 @@ class BatchConfig:
     late_image_size: int = 256
     late_from_step: int = 10**9
     """From this step on, pictures have `late_image_size` pixels a side."""
-    sentences: int = 4
+    sentences: int = 6
     shapes: tuple[tuple[int, int], ...] = ((3, 6), (3, 6), (5, 4), (10, 2))
     """(ticks, scenes) of a batch, drawn evenly; their product is what the backbone sees."""
     decoded_ticks: int = 3

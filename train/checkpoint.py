@@ -17,7 +17,15 @@ from safetensors.torch import save_file
 from refavs_rt.config import ModelConfig
 from refavs_rt.model.eemc import EEMC
 from refavs_rt.model.efficientnet import imagenet_state
-from refavs_rt.model.run_folder import CONFIG, SETTINGS, TOKENIZER, WEIGHTS, CheckpointError, load_config, load_model
+from refavs_rt.model.run_folder import (
+    CONFIG,
+    SETTINGS,
+    TOKENIZER,
+    WEIGHTS,
+    CheckpointError,
+    load_config,
+    load_model,
+)
 from refavs_rt.model.text import minilm_folder
 
 __all__ = [

@@ -67,7 +67,7 @@ def _train_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", default=None, metavar="scenes:PACK|DIR", help="default: scenes, packed under runs/")
     parser.add_argument("--out", type=Path, default=None, metavar="RUN", help="default: runs/TIME")
     for field in dataclasses.fields(TrainConfig):
-        if isinstance(field.default, (int, float)):
+        if isinstance(field.default, (int, float, str)):
             flag = "--" + field.name.replace("_", "-")
             parser.add_argument(flag, type=type(field.default), default=field.default, help=f"default {field.default}")
     parser.add_argument("--threads", type=int, default=0, help="threads of torch on a CPU; default: its own choice")
@@ -105,7 +105,10 @@ def _link_latest(runs: Path, out: Path) -> None:
 
 def _user_errors() -> tuple[type[Exception], ...]:
     """Errors that are the user's to mend: shown as one line, without a traceback."""
+    from refavs_rt.bundle import BundleError
+
     from .checkpoint import CheckpointError
+    from .data import DataError
     from .material import MaterialError
 
-    return (CheckpointError, MaterialError, FileNotFoundError, ModuleNotFoundError)
+    return (BundleError, CheckpointError, DataError, MaterialError, FileNotFoundError, ModuleNotFoundError)

@@ -17,7 +17,6 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from refavs_rt.config import ModelConfig
-from refavs_rt.model.eemc import EEMC
 from refavs_rt.model.text import minilm_folder
 from refavs_rt.tokenizer import Tokenizer
 
@@ -28,7 +27,6 @@ from .material import Pack
 from .scenes import SceneGenerator
 from .texts import TextCache
 from .validate import ValidationScenes, validate
-
 
 DATA = (
     "generated scenes: photo cut-outs and sounds of the Tux Paint stamps, sounds and backgrounds of GCompris, melodies of the "
@@ -54,6 +52,9 @@ class TrainConfig:
     save_every: int = 100
     workers: int = 1
     seed: int = 0
+    precision: str = "auto"
+    """Of the products in forward and backward passes: "float32", "bfloat16", or "auto": bfloat16 where the device multiplies
+    it in hardware. Weights, sums, softmax and losses stay float32."""
     image_size: int = 192
     """Side of the pictures that most of the training sees, in pixels."""
     full_size_share: float = 0.2
@@ -71,6 +72,7 @@ class Trainer:
         self.out = out
         self.config = config
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.half = _multiplies_bfloat16(self.device, config.precision)
         # Trained at the batch's size; the weights fit the model's own size as they are.
         self.model_config = model_config
         self.model = checkpoint.new_model(model_config).to(self.device)
@@ -164,7 +166,7 @@ class Trainer:
             batch.target, **{f.name: self._put(getattr(batch.target, f.name)) for f in dataclasses.fields(batch.target)}
         )
         ids, mask, hidden = (self._put(x) for x in self.texts(batch.texts))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             output = self.model.forward_clip(
                 self._put(batch.frames),
                 self._put(batch.log_mel),
@@ -226,6 +228,12 @@ class Trainer:
         return x.to(self.device, non_blocking=True)
 
 
+def _multiplies_bfloat16(device: torch.device, precision: str) -> bool:
+    if precision != "auto":
+        return precision == "bfloat16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported()
 
 
 def _licences(pack: Pack) -> set[str]:

@@ -108,6 +108,7 @@ def mask_losses(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         two tensors [...].
     """
+    logits = logits.to(masks.dtype)  # sums over thousands of pixels: not in half precision
     cross_entropy = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean(dim=(-2, -1))
     share = torch.sigmoid(logits)
     overlap = (share * masks).sum(dim=(-2, -1))

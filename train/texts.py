@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from refavs_rt.model.text import TextEncoder
 from refavs_rt.tokenizer import Tokenizer
@@ -29,7 +30,9 @@ class TextCache:
         if new:
             ids, mask = (torch.from_numpy(x) for x in self.tokenizer.encode(new))
             device = next(self.encoder.parameters()).device
-            features = self.encoder(ids.to(device), mask.to(device)).half().cpu()
+            longest = int(mask.sum(dim=1).max())  # padding is masked everywhere, so it need not be computed
+            features = self.encoder(ids[:, :longest].to(device), mask[:, :longest].to(device)).half().cpu()
+            features = functional.pad(features, (0, 0, 0, mask.shape[1] - longest))
             for i, text in enumerate(new):
                 self._known[text] = ids[i], mask[i], features[i]
         rows = [self._known[text] for text in flat]

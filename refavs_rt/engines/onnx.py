@@ -72,8 +72,13 @@ def _open(bundle: Bundle, spec: GraphSpec, threads: int) -> ort.InferenceSession
         session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no class but Exception
         reason = str(error).splitlines()[0]
-        raise BundleError(f"{bundle.path / name}: not a graph that runs here ({reason}); export the bundle again") from error
-    for side, wanted, found in (("input", spec.inputs, session.get_inputs()), ("output", spec.outputs, session.get_outputs())):
+        raise BundleError(
+            f"{bundle.path / name}: not a graph that runs here ({reason}); export the bundle again"
+        ) from error
+    for side, wanted, found in (
+        ("input", spec.inputs, session.get_inputs()),
+        ("output", spec.outputs, session.get_outputs()),
+    ):
         _check(f"{bundle.path / name}: {side}", wanted, {node.name: node for node in found})
     return session
 
@@ -94,4 +99,6 @@ def _check(where: str, wanted: tuple[TensorSpec, ...], found: dict[str, ort.Node
             for axis, expected in zip(node.shape, spec.shape, strict=True)
         )
         if not fits:
-            raise BundleError(f"{where} {spec.name!r} has the shape {node.shape}, not {list(spec.shape)}; {mend}")
+            raise BundleError(
+                f"{where} {spec.name!r} has the shape {node.shape}, not {list(spec.shape)}; {mend}"
+            )

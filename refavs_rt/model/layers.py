@@ -57,11 +57,12 @@ def sine_position(height: int, width: int, channels: int, like: Tensor) -> Tenso
     sin and cos of 2^i * pi * coordinate / 2 for i = 0, 1, ...; a remainder stays zero.
     """
     bands = channels // 4
-    frequency = (2.0 ** torch.arange(bands, dtype=like.dtype, device=like.device).clamp(max=8)) * (math.pi / 2)
-    y = (torch.arange(height, dtype=like.dtype, device=like.device) + 0.5) / height
-    x = (torch.arange(width, dtype=like.dtype, device=like.device) + 0.5) / width
+    dtype = torch.promote_types(like.dtype, torch.float32)  # in half precision the angles would be noise
+    frequency = (2.0 ** torch.arange(bands, dtype=dtype, device=like.device).clamp(max=8)) * (math.pi / 2)
+    y = (torch.arange(height, dtype=dtype, device=like.device) + 0.5) / height
+    x = (torch.arange(width, dtype=dtype, device=like.device) + 0.5) / width
     angle_y = (y[:, None] * frequency)[:, None, :].expand(height, width, bands)
     angle_x = (x[:, None] * frequency)[None, :, :].expand(height, width, bands)
     parts = [angle_y.sin(), angle_y.cos(), angle_x.sin(), angle_x.cos()]
     encoding = torch.cat(parts, dim=-1).reshape(height * width, 4 * bands)
-    return functional.pad(encoding, (0, channels - 4 * bands))
+    return functional.pad(encoding, (0, channels - 4 * bands)).to(like.dtype)

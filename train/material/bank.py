@@ -63,20 +63,40 @@ def render_instrument(bank: Path, name: str, seed: int, seconds: float) -> NDArr
     with tempfile.TemporaryDirectory() as folder:
         midi, out = Path(folder, "melody.mid"), Path(folder, "melody.wav")
         midi.write_bytes(_midi_file(instrument, _notes(instrument, seconds, rng), rng))
-        command = ["fluidsynth", "-ni", "-q", "-C", "0", "-g", "0.8", "-r", str(SAMPLE_RATE_HZ), "-F", str(out)]
+        command = [
+            "fluidsynth",
+            "-ni",
+            "-q",
+            "-C",
+            "0",
+            "-g",
+            "0.8",
+            "-r",
+            str(SAMPLE_RATE_HZ),
+            "-F",
+            str(out),
+        ]
         try:
             subprocess.run([*command, str(bank), str(midi)], check=True, capture_output=True, timeout=120)
         except FileNotFoundError as error:
-            raise MaterialError("fluidsynth is missing; install it with: apt-get install fluidsynth") from error
+            raise MaterialError(
+                "fluidsynth is missing; install it with: apt-get install fluidsynth"
+            ) from error
         except subprocess.CalledProcessError as error:
-            raise MaterialError(f"fluidsynth failed on {bank}: {error.stderr.decode(errors='replace')[-200:]}") from error
+            raise MaterialError(
+                f"fluidsynth failed on {bank}: {error.stderr.decode(errors='replace')[-200:]}"
+            ) from error
         with wave.open(str(out)) as sound:
-            frames = np.frombuffer(sound.readframes(sound.getnframes()), np.int16).reshape(-1, sound.getnchannels())
+            frames = np.frombuffer(sound.readframes(sound.getnframes()), np.int16).reshape(
+                -1, sound.getnchannels()
+            )
     mono = frames.mean(axis=1)[: round(seconds * SAMPLE_RATE_HZ)]
     return np.round(mono).astype(np.int16)
 
 
-def _notes(instrument: Instrument, seconds: float, rng: np.random.Generator) -> list[tuple[float, float, int, int]]:
+def _notes(
+    instrument: Instrument, seconds: float, rng: np.random.Generator
+) -> list[tuple[float, float, int, int]]:
     """(start in s, length in s, note, velocity)."""
     beat = 60 / rng.uniform(70, 150)
     notes: list[tuple[float, float, int, int]] = []

@@ -90,11 +90,15 @@ def _require(stamps: Path, gcompris: Path, soundfonts: Path) -> None:
     missing = [package for package, file in needed.items() if not file.is_file()]
     for program in ("ffmpeg", "fluidsynth"):
         try:
-            subprocess.run([program, "-version" if program == "ffmpeg" else "--version"], capture_output=True, check=True)
+            subprocess.run(
+                [program, "-version" if program == "ffmpeg" else "--version"], capture_output=True, check=True
+            )
         except (FileNotFoundError, subprocess.CalledProcessError):
             missing.append(program)
     if missing:
-        raise MaterialError(f"the media packages are not installed (missing: {', '.join(missing)}); run: {APT_LINE}")
+        raise MaterialError(
+            f"the media packages are not installed (missing: {', '.join(missing)}); run: {APT_LINE}"
+        )
 
 
 class _Builder:
@@ -136,6 +140,7 @@ class _Builder:
             sound_group=group,
             pictures=tuple(self._cutout(stamp) for stamp in thing.stamps),
             recordings=(*self._recordings(thing), *melodies),
+            confusable=thing.confusable,
         )
 
     def _cutout(self, stamp: str) -> Picture:
@@ -165,7 +170,9 @@ class _Builder:
 
     def _gcompris_recording(self, archive: str, name: str, split: Split) -> Recording:
         content = self._resource(archive, f"/{name}.ogg")
-        return self._recording(decode_audio(content), "gcompris", f"{archive}/{name}", split, _LICENCE_GCOMPRIS)
+        return self._recording(
+            decode_audio(content), "gcompris", f"{archive}/{name}", split, _LICENCE_GCOMPRIS
+        )
 
     def _melodies(self) -> dict[str, list[Recording]]:
         """Class -> renderings of both banks; two fluidsynths at a time, since each reads its bank anew."""
@@ -181,7 +188,9 @@ class _Builder:
         out: dict[str, list[Recording]] = {}
         for (name, source, bank, seed, split, licence), samples in zip(jobs, sounds, strict=True):
             origin = f"{bank.stem}/{name}-{seed}"
-            out.setdefault(name, []).append(self._recording(samples, source, origin, split, f"{licence} ({bank.stem})"))
+            out.setdefault(name, []).append(
+                self._recording(samples, source, origin, split, f"{licence} ({bank.stem})")
+            )
         return out
 
     def _recording(
@@ -227,14 +236,18 @@ class _Builder:
                 recording = None
                 if sound is not None:
                     samples = decode_audio(sound)
-                    recording = self._recording(samples, "gcompris", f"{archive}/{stem}-photo", "test", _LICENCE_GCOMPRIS)
+                    recording = self._recording(
+                        samples, "gcompris", f"{archive}/{stem}-photo", "test", _LICENCE_GCOMPRIS
+                    )
                 yield Photo(entry, f"{archive}/{stem}", recording, _LICENCE_GCOMPRIS)
 
     def _resource(self, archive: str, suffix: str) -> bytes:
         resources = self._archive(archive)
         found = sorted(name for name in resources if name.endswith(suffix))
         if not found:
-            raise MaterialError(f"{archive}.rcc has no {suffix}; this version of gcompris-qt-data is not known")
+            raise MaterialError(
+                f"{archive}.rcc has no {suffix}; this version of gcompris-qt-data is not known"
+            )
         return resources[found[0]]
 
     def _archive(self, name: str) -> dict[str, bytes]:
@@ -259,7 +272,9 @@ def decode_audio(content: bytes) -> NDArray[np.int16]:
     except FileNotFoundError as error:
         raise MaterialError("ffmpeg is missing; install it with: apt-get install ffmpeg") from error
     except subprocess.CalledProcessError as error:
-        raise MaterialError(f"ffmpeg cannot read a sound: {error.stderr.decode(errors='replace')[-200:]}") from error
+        raise MaterialError(
+            f"ffmpeg cannot read a sound: {error.stderr.decode(errors='replace')[-200:]}"
+        ) from error
     return np.frombuffer(done.stdout, np.int16)
 
 

@@ -22,17 +22,14 @@ class ThingClass:
     """Those of `stamps` whose own recording is the sound of the thing."""
     aliases: tuple[str, ...]
     """Other words that a person may call it by, wider ones included ('chicken' for a hen, 'drum' for a drum kit)."""
+    confusable: tuple[str, ...]
+    """Words that someone may wrongly call it by: never said of it, and not said of another thing beside it."""
     kinds: tuple[str, ...]
     """What it belongs to: 'animal', 'bird', 'instrument', ..."""
     verb: str | None
     """Base form of what it does when it sounds, `PLAYED` for an instrument, None where no verb is sure."""
     unseen: bool
     """Whether it belongs to the split test_u and so is never trained on."""
-
-    @property
-    def words(self) -> frozenset[str]:
-        """Every word or phrase that could mean it: two things that share one are not told apart by it."""
-        return frozenset({self.name, *self.aliases, *self.kinds})
 
 
 def catalogue() -> tuple[ThingClass, ...]:
@@ -53,12 +50,14 @@ def catalogue() -> tuple[ThingClass, ...]:
         name, files, aliases, kinds, verb = fields
         if name in classes:
             raise ValueError(f"catalogue names {name!r} twice")
+        words = [word.strip() for word in aliases.split(",") if word.strip()]
         paths = [(f"{folder}/{file.lstrip('+')}", file.startswith("+")) for file in files.split()]
         classes[name] = ThingClass(
             name=name,
             stamps=tuple(path for path, _ in paths),
             voiced=tuple(path for path, voiced in paths if voiced),
-            aliases=tuple(a.strip() for a in aliases.split(",") if a.strip()),
+            aliases=tuple(word for word in words if not word.startswith("~")),
+            confusable=tuple(word[1:] for word in words if word.startswith("~")),
             kinds=tuple(kinds.split()),
             verb=verb or None,
             unseen=name in UNSEEN,

@@ -65,11 +65,13 @@ class Thing:
     """Classes of one group share a recording; else the class's own name."""
     pictures: tuple[Picture, ...]
     recordings: tuple[Recording, ...]
+    confusable: tuple[str, ...] = ()
+    """Words that someone may wrongly call it by."""
 
     @property
     def words(self) -> frozenset[str]:
-        """Every word or phrase that could mean it."""
-        return frozenset({self.name, *self.aliases, *self.kinds})
+        """Every word or phrase that could be taken to mean it."""
+        return frozenset({self.name, *self.aliases, *self.kinds, *self.confusable})
 
 
 @dataclass(frozen=True)
@@ -103,13 +105,16 @@ class Pack:
         except (KeyError, ValueError) as error:
             raise MaterialError(f"{path} is not a pack: it has no readable index.json") from error
         if index.get("format") != FORMAT:
-            raise MaterialError(f"{path} has pack format {index.get('format')}, this program reads {FORMAT}: build it anew")
+            raise MaterialError(
+                f"{path} has pack format {index.get('format')}, this program reads {FORMAT}: build it anew"
+            )
         self.things: tuple[Thing, ...] = tuple(_thing(x) for x in index["things"])
         self.backgrounds: tuple[Background, ...] = tuple(Background(**x) for x in index["backgrounds"])
         self.ambiences: tuple[Background, ...] = tuple(Background(**x) for x in index["ambiences"])
         self.photos: tuple[Photo, ...] = tuple(_photo(x) for x in index["photos"])
         self.by_name: dict[str, Thing] = {thing.name: thing for thing in self.things}
         self._pictures: OrderedDict[str, Image.Image] = OrderedDict()
+        self._cutouts: OrderedDict[str, list[Image.Image]] = OrderedDict()
         self._sounds: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
 
     @classmethod
@@ -148,13 +153,23 @@ class Pack:
         return tuple(thing.name for thing in self.things if thing.recordings)
 
     def picture(self, entry: str) -> Image.Image:
-        """The decoded picture: RGBA for a cut-out, RGB for a background or photo. Not to be changed."""
+        """The decoded picture of a background or photo, RGB. Not to be changed."""
         image = self._pictures.get(entry)
         if image is None:
-            image = Image.open(io.BytesIO(self._entries[entry]))
-            image = image.convert("RGBA" if image.mode in ("RGBA", "LA", "P") else "RGB")
-            _remember(self._pictures, entry, image, 600)
+            image = Image.open(io.BytesIO(self._entries[entry])).convert("RGB")
+            _remember(self._pictures, entry, image, 150)
         return image
+
+    def cutout(self, entry: str, width: int) -> Image.Image:
+        """A cut-out with premultiplied alpha (mode RGBa), not to be changed: the whole picture, or, for a `width` of half as
+        many pixels and less, the smallest of its halvings that is at least as wide."""
+        levels = self._cutouts.get(entry)
+        if levels is None:
+            levels = [Image.open(io.BytesIO(self._entries[entry])).convert("RGBA").convert("RGBa")]
+            while min(levels[-1].size) >= 16:
+                levels.append(levels[-1].reduce(2))
+            _remember(self._cutouts, entry, levels, 600)
+        return next((level for level in reversed(levels) if level.width >= width), levels[0])
 
     def sound(self, entry: str) -> NDArray[np.float32]:
         """Samples in [-1, 1] at 16 kHz, read-only."""
@@ -185,7 +200,9 @@ def write_pack(
     partial = path.with_name(f".{path.name}.partial")
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         for name, content in {"index.json": json.dumps(index).encode(), **entries}.items():
-            archive.writestr(zipfile.ZipInfo(name), content)  # ZipInfo: no clock in the file, so equal input, equal bytes
+            archive.writestr(
+                zipfile.ZipInfo(name), content
+            )  # ZipInfo: no clock in the file, so equal input, equal bytes
     partial.replace(path)
 
 
@@ -218,6 +235,7 @@ def _thing(values: dict[str, Any]) -> Thing:
             **values,
             "aliases": tuple(values["aliases"]),
             "kinds": tuple(values["kinds"]),
+            "confusable": tuple(values.get("confusable", ())),
             "pictures": tuple(Picture(**x) for x in values["pictures"]),
             "recordings": tuple(_recording(x) for x in values["recordings"]),
         }

@@ -58,7 +58,9 @@ class Backdrop:
         return photo.resize((width, height), Image.Resampling.BILINEAR, box=(left, top, left + w, top + h))
 
 
-def fractal(height: int, width: int, rng: np.random.Generator, coarse: int = 3, octaves: int = 4) -> NDArray[np.float32]:
+def fractal(
+    height: int, width: int, rng: np.random.Generator, coarse: int = 3, octaves: int = 4
+) -> NDArray[np.float32]:
     """Smooth noise in about [0, 1], [height, width]: random grids of `coarse`, 2 `coarse`, ... cells, each half as strong."""
     total = np.zeros((height, width), np.float32)
     for octave in range(octaves):
@@ -83,7 +85,7 @@ def _mix(share: NDArray[np.float32], a: NDArray[np.float32], b: NDArray[np.float
 
 
 def _gradient(height: int, width: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    y, x = np.mgrid[0:1:height * 1j, 0:1:width * 1j].astype(np.float32)
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j].astype(np.float32)
     angle = rng.uniform(0, 2 * np.pi)
     ramp = np.cos(angle) * (x - 0.5) + np.sin(angle) * (y - 0.5) + 0.5
     picture = _mix(np.clip(ramp, 0, 1).astype(np.float32), _colour(rng), _colour(rng))
@@ -101,7 +103,7 @@ def _noise(height: int, width: int, rng: np.random.Generator) -> NDArray[np.floa
 
 def _room(height: int, width: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """A wall and a floor, perhaps with a skirting board, a window and boards."""
-    y, x = np.mgrid[0:1:height * 1j, 0:1:width * 1j].astype(np.float32)
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j].astype(np.float32)
     horizon = rng.uniform(0.5, 0.8) + rng.normal(0, 0.03) * (x - 0.5)
     shade = fractal(height, width, rng, 2, 4)
     wall = _mix(shade, _colour(rng, 90), _colour(rng, 90)) * (1 - 0.25 * np.abs(x - rng.random())[..., None])
@@ -110,7 +112,9 @@ def _room(height: int, width: int, rng: np.random.Generator) -> NDArray[np.float
         wall = wall + (stripes[..., None] - 0.5) * rng.uniform(6, 30)
     if rng.random() < 0.4:
         left, top = rng.uniform(0, 0.7), rng.uniform(0.05, 0.2)
-        inside = (x > left) & (x < left + rng.uniform(0.15, 0.4)) & (y > top) & (y < top + rng.uniform(0.2, 0.35))
+        inside = (
+            (x > left) & (x < left + rng.uniform(0.15, 0.4)) & (y > top) & (y < top + rng.uniform(0.2, 0.35))
+        )
         wall[inside] = _colour(rng, 60, 255)
     depth = np.clip((y - horizon) / np.maximum(1 - horizon, 1e-3), 0, 1)
     floor = _mix(fractal(height, width, rng, 4, 5), _colour(rng, 30, 190), _colour(rng, 30, 190))
@@ -139,7 +143,7 @@ def _tiles(height: int, width: int, rng: np.random.Generator) -> NDArray[np.floa
 
 def _field(height: int, width: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """Sky over ground, with hills between them."""
-    y, x = np.mgrid[0:1:height * 1j, 0:1:width * 1j].astype(np.float32)
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j].astype(np.float32)
     blue = np.array([rng.uniform(60, 200), rng.uniform(120, 210), rng.uniform(160, 250)], np.float32)
     sky = _mix(y, blue, np.full(3, rng.uniform(170, 245), np.float32))
     clouds = np.clip((fractal(height, width, rng, 3, 5) - 0.5) * 4, 0, 1)[..., None] * rng.uniform(0, 0.8)

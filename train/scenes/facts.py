@@ -49,16 +49,25 @@ class Facts:
 
     @cached_property
     def groups(self) -> dict[str, tuple[int, ...]]:
-        """Word -> the objects that it may mean, for every word that can be spoken of one of them."""
+        """Word -> the objects that it means, for every word that can be said of one of them.
+
+        A word that could be taken to mean yet another object is left out.
+        """
         words: dict[str, tuple[int, ...]] = {}
         for item in self.scene.objects:
             for word in spoken_words(item.thing):
-                words[word] = tuple(i for i in self.all if word in self.scene.objects[i].thing.words)
+                meant = tuple(i for i in self.all if word in spoken_words(self.scene.objects[i].thing))
+                if all(word not in self.scene.objects[i].thing.words for i in self.all if i not in meant):
+                    words[word] = meant
         return words
 
     def names(self, index: int) -> list[str]:
         """Words that mean this object and no other, its own name first if it is one."""
-        return [word for word in spoken_words(self.scene.objects[index].thing) if self.groups[word] == (index,)]
+        return [
+            word
+            for word in spoken_words(self.scene.objects[index].thing)
+            if self.groups.get(word) == (index,)
+        ]
 
     # Places
 
@@ -128,7 +137,8 @@ class Facts:
     def level_db(self) -> tuple[float, ...]:
         """Level of each object's sound where it is heard, in dB of full scale; -inf for a silent one."""
         return tuple(
-            _level_db(stem, item.intervals) for stem, item in zip(self.scene.stems, self.scene.objects, strict=True)
+            _level_db(stem, item.intervals)
+            for stem, item in zip(self.scene.stems, self.scene.objects, strict=True)
         )
 
     def louder(self, a: int, b: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from .layout import (
     draw_size,
     photos_for,
 )
+from .motion import Motion
 from .scene import Scene, SceneObject
 from .soundtrack import draw_count, draw_gains, draw_noise, draw_parts, draw_voice, recordings_for
 from .survey import survey
@@ -71,16 +73,19 @@ class SceneGenerator:
         noise = draw_noise(self.pack, self.split, rng)
         for attempt in range(_TRIES):
             objects = self._lay_out(things, voices, 1.0 - 0.05 * attempt, rng)
-            seen = survey(self.pack, objects, camera, self.seconds).visible
-            if (seen.min(axis=0) > 0.25).all() and ((seen > 0.55).mean(axis=0) >= 0.8).all():
+            seen = survey(self.pack, objects, camera, self.seconds)
+            if (seen.visible.min(axis=0) > 0.25).all() and ((seen.visible > 0.55).mean(axis=0) >= 0.8).all():
                 break
-        else:
-            objects = [self._in_sight(item) for item in objects[-1:]]
-        return Scene(self.pack, self.split, key, self.seconds, tuple(objects), camera, backdrop, finish, noise)
+        else:  # no room for so many: the nearest alone, in the middle
+            objects = [replace(objects[-1], motion=Motion("still", 0.5, 0.5))]
+            seen = survey(self.pack, objects, camera, self.seconds)
+        return Scene(
+            self.pack, self.split, key, self.seconds, tuple(objects), camera, backdrop, finish, noise, seen
+        )
 
     def _things(self, count: int, rng: np.random.Generator) -> list[Thing]:
         """Classes of a scene, the first of them able to sound; now and then two of the same."""
-        weights = np.array([2.0 if "instrument" in t.kinds else 1.0 for t in self.capable])
+        weights = np.array([2.0 if "instrument" in t.kinds and not t.unseen else 1.0 for t in self.capable])
         things: list[Thing] = []
         for k in range(count):
             if k and things and rng.random() < 0.05:
@@ -127,7 +132,9 @@ class SceneGenerator:
         places = draw_places(sizes, rng)
         objects = []
         all_still = bool(rng.random() < 0.3)
-        for thing, voice, picture, (height, width), place in zip(things, voices, pictures, sizes, places, strict=True):
+        for thing, voice, picture, (height, width), place in zip(
+            things, voices, pictures, sizes, places, strict=True
+        ):
             motion = draw_motion(height, width, place, self.seconds, all_still, rng)
             if motion.growth > 1:  # it grows to its size, not beyond
                 height, width = height / motion.growth, width / motion.growth
@@ -145,12 +152,3 @@ class SceneGenerator:
                 )
             )
         return objects
-
-    @staticmethod
-    def _in_sight(item: SceneObject) -> SceneObject:
-        """The object in the middle and unmoved: what is left when no crowd of objects finds room."""
-        import dataclasses
-
-        from .motion import Motion
-
-        return dataclasses.replace(item, motion=Motion("still", 0.5, 0.5))

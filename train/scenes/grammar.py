@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     from .scene import Scene
 
 Kind = Literal["name", "sound", "silence", "order", "place", "motion", "loudness", "combination", "null"]
-KINDS: tuple[Kind, ...] = ("name", "sound", "silence", "order", "place", "motion", "loudness", "combination", "null")
+KINDS: tuple[Kind, ...] = (
+    "name",
+    "sound",
+    "silence",
+    "order",
+    "place",
+    "motion",
+    "loudness",
+    "combination",
+    "null",
+)
 """What one must know to find the object: its class; who sounds; who does not; when (order, duration); where (side, size,
 neighbour); how it moves; how loud; two of these together; or that there is none."""
 
@@ -89,13 +99,19 @@ class _Speaker:
                 self._relations(reference, names)
         return self.out
 
-    def add(self, kind: Kind, target: int | None, detail: str, phrases: tuple[str, ...], **words: str) -> None:
+    def add(
+        self, kind: Kind, target: int | None, detail: str, phrases: tuple[str, ...], **words: str
+    ) -> None:
         if target is not None:
             self.out.append(Expression(pick(phrases, self.rng, **words), kind, target, detail))
 
     def _name(self, names: list[str]) -> str:
         """The first of the names three times in four."""
-        return names[0] if len(names) == 1 or self.rng.random() < 0.75 else names[self.rng.integers(1, len(names))]
+        return (
+            names[0]
+            if len(names) == 1 or self.rng.random() < 0.75
+            else names[self.rng.integers(1, len(names))]
+        )
 
     def _names(self, index: int) -> None:
         """What can be said of an object by its name."""
@@ -175,7 +191,9 @@ class _Speaker:
         if _longer(duration(by_length[1]), duration(by_length[0])):
             self.add("order", by_length[0], "duration", w.SHORTEST, word=word)
         steady = [i for i in heard if facts.continuous(i)]
-        if len(steady) == 1 and all(duration(i) < 0.75 * facts.scene.seconds for i in heard if i != steady[0]):
+        if len(steady) == 1 and all(
+            duration(i) < 0.75 * facts.scene.seconds for i in heard if i != steady[0]
+        ):
             self.add("order", steady[0], "continuous", w.CONTINUOUS, word=word)
 
     def _loudness(self, word: str, heard: tuple[int, ...]) -> None:
@@ -217,7 +235,9 @@ class _Speaker:
         motions = {i: facts.scene.objects[i].motion for i in group}
         for side in ("left", "right"):
             going = [i for i in group if facts.direction(i) == side]
-            stray = [i for i, m in motions.items() if i not in going and m.kind in ("glide", "sway", "wander")]
+            stray = [
+                i for i, m in motions.items() if i not in going and m.kind in ("glide", "sway", "wander")
+            ]
             if len(going) == 1 and not stray:
                 self.add("motion", going[0], "direction", w.GOES[side], word=word)
         for kind, phrases in (("approach", w.NEARS), ("recede", w.RECEDES), ("bob", w.HOPS)):
@@ -232,15 +252,38 @@ class _Speaker:
         heard = tuple(i for i in others if i in facts.sounding)
         for word, group, kind in (("object", others, "place"), ("sounding object", heard, "combination")):
             for side in ("left", "right"):
-                self.add(_kind(kind), self._beside(side, reference, group), "beside", w.BESIDE[side], word=word, other=self._name(names))
+                self.add(
+                    _kind(kind),
+                    self._beside(side, reference, group),
+                    "beside",
+                    w.BESIDE[side],
+                    word=word,
+                    other=self._name(names),
+                )
         if self.rng.random() < 0.5:
-            self.add("place", self._upright(reference, others, True), "beside", w.ABOVE, word="object", other=self._name(names))
-            self.add("place", self._upright(reference, others, False), "beside", w.BELOW, word="object", other=self._name(names))
+            self.add(
+                "place",
+                self._upright(reference, others, True),
+                "beside",
+                w.ABOVE,
+                word="object",
+                other=self._name(names),
+            )
+            self.add(
+                "place",
+                self._upright(reference, others, False),
+                "beside",
+                w.BELOW,
+                word="object",
+                other=self._name(names),
+            )
         nearest = facts.nearest(reference)
         if nearest is not None:
             self.add("place", nearest, "near", w.NEAR, word="object", other=self._name(names))
             if heard == (nearest,):
-                self.add("combination", nearest, "near", w.NEAR, word="sounding object", other=self._name(names))
+                self.add(
+                    "combination", nearest, "near", w.NEAR, word="sounding object", other=self._name(names)
+                )
         if reference in facts.sounding and heard:
             self._after(reference, heard, names)
 
@@ -289,7 +332,10 @@ class _Speaker:
         if not own or self.rng.random() < 0.5:
             return
         act = "sounds" if verb in (None, PLAYED) else w.does(verb or "sound")
-        phrases = (f"the {{word}} that {act} {detail} the {{other}} starts.", f"the {{word}} sounding {detail} the {{other}}.")
+        phrases = (
+            f"the {{word}} that {act} {detail} the {{other}} starts.",
+            f"the {{word}} sounding {detail} the {{other}}.",
+        )
         self.add("combination", index, detail, phrases, word=self._name(own), other=self._name(names))
 
 

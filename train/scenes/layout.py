@@ -30,7 +30,7 @@ def draw_size(picture: Picture, count: int, rng: np.random.Generator) -> tuple[f
     The geometric mean of both is mostly 0.25 to 0.6, and 0.08 to 0.8 at the outside.
     """
     crowd = (1.15, 1.0, 0.88, 0.78)[min(count, 4) - 1]
-    middle = crowd * rng.choice([0.16, 0.3, 0.42, 0.58], p=[0.12, 0.33, 0.38, 0.17])
+    middle = crowd * rng.choice([0.17, 0.31, 0.44, 0.6], p=[0.08, 0.27, 0.42, 0.23])
     mean = float(np.clip(middle * np.exp(rng.normal(0, 0.16)), 0.08, 0.8))
     mean = min(mean, _ENLARGED * float(np.sqrt(picture.width * picture.height)) / 360)
     ratio = float(np.sqrt(picture.width / picture.height))
@@ -40,7 +40,12 @@ def draw_size(picture: Picture, count: int, rng: np.random.Generator) -> tuple[f
 
 
 def draw_motion(
-    height: float, width: float, place: tuple[float, float], seconds: float, still: bool, rng: np.random.Generator
+    height: float,
+    width: float,
+    place: tuple[float, float],
+    seconds: float,
+    still: bool,
+    rng: np.random.Generator,
 ) -> Motion:
     """A motion about `place` that stays in the frame as far as the size allows it."""
     kinds, shares = zip(*_MOTIONS, strict=True)
@@ -55,7 +60,9 @@ def draw_motion(
     dx = dy = 0.0
     growth = 1.0
     if kind == "glide":
-        goal_x = _inside(rng, width) if abs(x - 0.5) < 0.15 else _inside(rng, width, 0.5 - np.sign(x - 0.5) * 0.25)
+        goal_x = (
+            _inside(rng, width) if abs(x - 0.5) < 0.15 else _inside(rng, width, 0.5 - np.sign(x - 0.5) * 0.25)
+        )
         dx, dy = goal_x - x, float(rng.normal(0, 0.08))
     elif kind == "sway":
         dx = float(rng.uniform(0.04, 0.12))
@@ -89,7 +96,10 @@ def draw_places(sizes: list[tuple[float, float]], rng: np.random.Generator) -> l
         x = at + w * squeeze / 2
         at += w * squeeze
         y = _inside(rng, h) if ground is None else ground - h / 2 + rng.normal(0, 0.04)
-        places[k] = (float(np.clip(x, w * 0.4, 1 - w * 0.4)), float(np.clip(y, min(h * 0.45, 0.5), max(1 - h * 0.45, 0.5))))
+        places[k] = (
+            float(np.clip(x, w * 0.4, 1 - w * 0.4)),
+            float(np.clip(y, min(h * 0.45, 0.5), max(1 - h * 0.45, 0.5))),
+        )
     return places
 
 

@@ -11,7 +11,9 @@ from .grammar import Expression, plain, unique
 from .wording import pick
 
 
-def say_nothing(facts: Facts, true: list[Expression], rng: np.random.Generator, count: int) -> list[Expression]:
+def say_nothing(
+    facts: Facts, true: list[Expression], rng: np.random.Generator, count: int
+) -> list[Expression]:
     """`count` null expressions at most, of differing details, none of them equal to a true one."""
     taken = {plain(e.text) for e in true}
     found = [e for e in unique(_all(facts, rng)) if plain(e.text) not in taken]
@@ -48,7 +50,9 @@ def _absent(facts: Facts, rng: np.random.Generator) -> list[Expression]:
     present = frozenset[str]().union(*(item.thing.words for item in scene.objects))
     unseen = scene.split == "test_u"
     pool = [
-        t for t in scene.pack.things if t.unseen == unseen and not ({t.name, *t.aliases} & present) and t.name not in present
+        t
+        for t in scene.pack.things
+        if t.unseen == unseen and not ({t.name, *t.aliases, *t.confusable} & present)
     ]
     alike = [t for t in pool if set(t.kinds) & present]
     out: list[Expression] = []
@@ -57,7 +61,11 @@ def _absent(facts: Facts, rng: np.random.Generator) -> list[Expression]:
             thing = things[rng.integers(len(things))]
             phrases = w.NAME if rng.random() < 0.6 else w.SOUND
             out.append(_null(pick(phrases, rng, word=thing.name), "absent"))
-            if thing.verb and thing.verb != PLAYED and all(item.thing.verb != thing.verb for item in scene.objects):
+            if (
+                thing.verb
+                and thing.verb != PLAYED
+                and all(item.thing.verb != thing.verb for item in scene.objects)
+            ):
                 sure = all(scene.objects[i].thing.verb is not None for i in facts.sounding)
                 if sure and rng.random() < 0.5:
                     words = {"word": "object", "doing": w.doing(thing.verb), "does": w.does(thing.verb)}
@@ -90,7 +98,10 @@ def _elsewhere(facts: Facts, rng: np.random.Generator) -> list[Expression]:
         if not names or not others:
             continue
         heard = [i for i in others if i in facts.sounding]
-        for side, opposite in (("left", lambda i: facts.left_of(reference, i)), ("right", lambda i: facts.left_of(i, reference))):
+        for side, opposite in (
+            ("left", lambda i: facts.left_of(reference, i)),
+            ("right", lambda i: facts.left_of(i, reference)),
+        ):
             if all(opposite(i) for i in others):
                 out.append(_null(pick(w.BESIDE[side], rng, word="object", other=names[0]), "place"))
             if heard and all(opposite(i) for i in heard):

@@ -68,7 +68,9 @@ class Renderer:
         zooms = scene.camera.zoom
         self.top_zoom = max(zooms)
         factor = self.top_zoom if scene.camera.moves or self.top_zoom > 1 else 1.0
-        self.background = scene.backdrop.picture(scene.pack, (round(self.height * factor), round(self.width * factor)))
+        self.background = scene.backdrop.picture(
+            scene.pack, (round(self.height * factor), round(self.width * factor))
+        )
         self.layers = [self._layer(item) for item in scene.objects]
 
     def draw(self, times_s: NDArray[np.float64]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -94,7 +96,9 @@ class Renderer:
         picture = item.picture
         width = max(2, round(item.width * self.unit * largest))
         height = max(2, round(item.height * self.unit * largest))
-        image = self.scene.pack.picture(picture.entry).convert("RGBa").resize((width, height), Image.Resampling.BILINEAR)
+        image = self.scene.pack.cutout(picture.entry, width).resize(
+            (width, height), Image.Resampling.BILINEAR
+        )
         if look.flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         pixels = _recolour(np.asarray(image), look)
@@ -116,7 +120,10 @@ class Renderer:
         step_x, step_y = w / self.width / zoom, h / self.height / zoom
         left, top = (cx - 0.5 / zoom) * w, (cy - 0.5 / zoom) * h
         view = self.background.transform(
-            (self.width, self.height), Image.Transform.AFFINE, (step_x, 0, left, 0, step_y, top), Image.Resampling.BILINEAR
+            (self.width, self.height),
+            Image.Transform.AFFINE,
+            (step_x, 0, left, 0, step_y, top),
+            Image.Resampling.BILINEAR,
         )
         return np.array(view)
 

@@ -15,7 +15,7 @@ from ..material import Pack, Picture, Thing
 from .backdrop import Backdrop
 from .motion import Camera, Motion
 from .render import Finish, Look, Renderer
-from .survey import Survey, survey
+from .survey import Survey
 from .voice import Interval, Noise, Voice
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ class Scene:
     backdrop: Backdrop
     finish: Finish
     noise: Noise
+    survey: Survey = field(repr=False)
+    """Where each object is and how much of it is to be seen, at each whole second."""
     _renderers: dict[tuple[int, int], Renderer] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -123,11 +125,6 @@ class Scene:
     def sounding(self, start_s: float, end_s: float) -> NDArray[np.bool_]:
         """Which objects [K] are heard between `start_s` and `end_s`, for 50 ms at least."""
         return np.array([heard_s(item.intervals, start_s, end_s) >= _HEARD_S for item in self.objects], bool)
-
-    @cached_property
-    def survey(self) -> Survey:
-        """Where each object is and how much of it is to be seen, at each whole second."""
-        return survey(self.pack, self.objects, self.camera, self.seconds)
 
     def expressions(self) -> list[Expression]:
         """What can be truly said of the scene, and what would be false; always the same list for the same scene."""

@@ -72,7 +72,12 @@ def draw_parts(count: int, seconds: float, rng: np.random.Generator) -> list[Par
 
 
 def draw_voice(
-    pack: Pack, recording: Recording, part: Part, base_gain_db: float, seconds: float, rng: np.random.Generator
+    pack: Pack,
+    recording: Recording,
+    part: Part,
+    base_gain_db: float,
+    seconds: float,
+    rng: np.random.Generator,
 ) -> Voice:
     """A voice that plays `recording` in `part`."""
     speed = float(np.exp(rng.normal(0, 0.05))) if rng.random() < 0.7 else 1.0
@@ -107,7 +112,11 @@ def draw_voice(
 def draw_gains(count: int, rng: np.random.Generator) -> list[float]:
     """Gains in dB: alike, or one clearly louder than the rest."""
     if count < 2 or rng.random() < 0.4:
-        return [float(rng.uniform(-9, 5)) for _ in range(count)] if count < 2 else [float(rng.uniform(-5, 1))] * count
+        return (
+            [float(rng.uniform(-9, 5)) for _ in range(count)]
+            if count < 2
+            else [float(rng.uniform(-5, 1))] * count
+        )
     quiet = float(rng.uniform(-12, -6))
     gains = [quiet + k * float(rng.uniform(6, 9)) for k in range(count)]
     return [gains[i] - max(0.0, max(gains) - 4) for i in rng.permutation(count)]

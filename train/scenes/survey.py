@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .scene import SceneObject
 
 _SIDE = 64
+"""Pixels of the raster's side."""
 
 
 @dataclass(frozen=True)
@@ -46,45 +47,41 @@ def survey(pack: Pack, objects: Sequence[SceneObject], camera: Camera, seconds: 
     poses = [item.motion.at(times) for item in objects]
     cx, cy, zoom = camera.at(times)
     count = len(objects)
-    visible, area = np.zeros((ticks, count)), np.zeros((ticks, count))
-    x, y = np.full((ticks, count), np.nan), np.full((ticks, count), np.nan)
-    grid = (np.arange(_SIDE) + 0.5) / _SIDE
-    for i in range(ticks):
-        masks = np.zeros((count, _SIDE, _SIDE), bool)
-        whole = np.zeros(count)
-        for k, (item, (outline, share), pose) in enumerate(zip(objects, outlines, poses, strict=True)):
-            scale = pose.scale[i] * zoom[i]
-            whole[k] = item.width * item.height * share * scale**2
-            at_x = float(((pose.x[i] - cx[i]) * zoom[i] + 0.5) * _SIDE)
-            at_y = float(((pose.y[i] - cy[i]) * zoom[i] + 0.5) * _SIDE)
-            zoomed = float(scale * item.width * _SIDE / outline.width)
-            placed = place(outline, at_x, at_y, zoomed, float(pose.angle[i]), _SIDE, _SIDE)
-            if placed is None:
+    masks = np.zeros((ticks, count, _SIDE, _SIDE), bool)
+    whole = np.zeros((ticks, count))
+    for k, (item, (outline, share), pose) in enumerate(zip(objects, outlines, poses, strict=True)):
+        whole[:, k] = item.width * item.height * share * (pose.scale * zoom) ** 2
+        at_x = ((pose.x - cx) * zoom + 0.5) * _SIDE
+        at_y = ((pose.y - cy) * zoom + 0.5) * _SIDE
+        zoomed = pose.scale * zoom * item.width * _SIDE / outline.width
+        for i in range(ticks):
+            turned = place(
+                outline, float(at_x[i]), float(at_y[i]), float(zoomed[i]), float(pose.angle[i]), _SIDE, _SIDE
+            )
+            if turned is None:
                 continue
-            (rows, columns), alpha = placed
+            (rows, columns), alpha = turned
             solid = alpha >= 128
-            masks[:k, rows, columns] &= ~solid
-            masks[k, rows, columns] = solid
-        area[i] = masks.mean(axis=(1, 2))
-        visible[i] = area[i] / np.maximum(whole, 1e-6)
-        for k in np.flatnonzero(area[i]):
-            x[i, k] = _centre(masks[k].sum(axis=0), grid)
-            y[i, k] = _centre(masks[k].sum(axis=1), grid)
+            masks[i, :k, rows, columns] &= ~solid
+            masks[i, k, rows, columns] = solid
+    columns_of, rows_of = masks.sum(axis=2, dtype=np.int32), masks.sum(axis=3, dtype=np.int32)
+    pixels = columns_of.sum(axis=2)
+    area = pixels / _SIDE**2
+    visible = area / np.maximum(whole, 1e-6)
+    grid = (np.arange(_SIDE) + 0.5) / _SIDE
+    weight = np.where(pixels > 0, pixels, np.nan)
+    x, y = columns_of @ grid / weight, rows_of @ grid / weight
     if still:
         repeat = max(1, int(seconds))
         visible, area, x, y = (np.repeat(values, repeat, axis=0) for values in (visible, area, x, y))
     return Survey(np.minimum(visible, 1.0), area, x, y)
 
 
-def _centre(weights: NDArray[np.int64], grid: NDArray[np.float64]) -> float:
-    return float(weights @ grid / weights.sum())
-
-
 def _outline(pack: Pack, item: SceneObject) -> tuple[Image.Image, float]:
     """The picture's alpha at the size it has on the raster, and the share of its box that is solid."""
-    alpha = pack.picture(item.picture.entry).getchannel("A")
+    width, height = max(2, round(item.width * _SIDE)), max(2, round(item.height * _SIDE))
+    alpha = pack.cutout(item.picture.entry, width).getchannel("a")
     if item.look.flip:
         alpha = alpha.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    width, height = max(2, round(item.width * _SIDE)), max(2, round(item.height * _SIDE))
     small = alpha.resize((width, height), Image.Resampling.BILINEAR)
     return small, float((np.asarray(small) >= 128).mean())

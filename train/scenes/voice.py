@@ -14,6 +14,8 @@ from ..material import Pack, Recording
 
 Interval = tuple[float, float]
 _FADE_S = 0.01
+_NOISE_PERIOD = 1 << 16
+"""Samples after which noise repeats: 4 s, too long to be noticed."""
 _SHORTEST_GAP_S = 0.15
 """Pauses shorter than this are not heard as pauses."""
 
@@ -50,7 +52,9 @@ class Voice:
         for play in self.plays:
             for start, end in self.recording.active:
                 a = max(play.start_s + (start - play.offset_s) / self.speed, play.start_s)
-                b = min(play.start_s + (end - play.offset_s) / self.speed, play.start_s + play.length_s, seconds)
+                b = min(
+                    play.start_s + (end - play.offset_s) / self.speed, play.start_s + play.length_s, seconds
+                )
                 if b - a > 0.02:
                     heard.append((a, b))
         return merge(heard)
@@ -65,7 +69,9 @@ class Voice:
             first = round(play.start_s * SAMPLE_RATE_HZ)
             count = min(round(play.length_s * SAMPLE_RATE_HZ), len(out) - first)
             if count > 0:
-                out[first : first + count] += _stretch(source, play.offset_s * SAMPLE_RATE_HZ, count, self.speed)
+                out[first : first + count] += _stretch(
+                    source, play.offset_s * SAMPLE_RATE_HZ, count, self.speed
+                )
         if self.echo_gain:
             delay = round(self.echo_s * SAMPLE_RATE_HZ)
             dry = out.copy()
@@ -99,12 +105,13 @@ class Noise:
             source = pack.sound(self.entry)
             samples = np.roll(np.resize(source, count), int(rng.integers(count)))
         else:
-            samples = rng.standard_normal(count, np.float32)
+            samples = rng.standard_normal(_NOISE_PERIOD, np.float32)
             if self.kind != "white":
                 spectrum = np.fft.rfft(samples)
                 tilt = 0.5 if self.kind == "pink" else 1.0
-                spectrum /= np.maximum(np.arange(len(spectrum)), 20 * seconds) ** tilt
-                samples = np.fft.irfft(spectrum, count).astype(np.float32)
+                spectrum /= np.maximum(np.arange(len(spectrum)), 80) ** tilt  # flat below 20 Hz
+                samples = np.fft.irfft(spectrum, _NOISE_PERIOD).astype(np.float32)
+            samples = np.resize(samples, count)
         scale = 10 ** (self.level_db / 20) / max(float(np.sqrt(np.mean(samples**2))), 1e-9)
         return (samples * scale).astype(np.float32)
 

@@ -1,0 +1,121 @@
+"""Evaluation on a data set in the form of Ref-AVS: J, F and S, by kind of expression and in the authors' variants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from refavs_rt.config import PATCH_SAMPLES, SAMPLE_RATE_HZ, RunConfig
+
+from .data import DataError, Row, Table, read_clip, read_masks, read_table
+from .metrics import FrameScores, Summary, authors, per_expression, score_frames
+from .predict import Predictor
+
+Pairing = Literal["dataset", "live"]
+_WINDOW_S = PATCH_SAMPLES / SAMPLE_RATE_HZ
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """How to evaluate."""
+
+    split: str | None = None
+    limit: int | None = None
+    """Clips, the first in table order."""
+    pairing: Pairing = "dataset"
+    """"dataset": frame i with the window that begins at second i; "live": with the one that ends there."""
+    muted: bool = False
+    """Replace the sound by silence; truths stay."""
+    swap: bool = False
+    """Give each row the sentence of another object of its clip (rows.jsonl names it); truths stay. Rows without one are left out."""
+    presence_threshold: float = RunConfig().presence_threshold
+
+
+@dataclass
+class _Scored:
+    row: Row
+    gated: FrameScores
+    plain: FrameScores
+
+
+def evaluate(predictor: Predictor, folder: Path, config: EvaluateConfig) -> dict[str, Any]:
+    """Evaluate `predictor` on the data set in `folder`.
+
+    Returns:
+        `J`, `F`, `S` (null where there are no null rows) and `n`, per expression and with the presence gate; `by_type`;
+        `other_recording`; `variants`; and the clips that could not be read under `skipped`.
+
+    Raises:
+        DataError: there is nothing to evaluate.
+    """
+    table = read_table(folder, config.split)
+    texts = {row.uid: row.text for row in table.rows}
+    clips = list(table.by_clip())[: config.limit]
+    scored: list[_Scored] = []
+    skipped: dict[str, str] = {clip: "missing" for clip in table.missing_clips}
+    for clip, rows in tqdm(clips, unit="clip", desc="evaluate", dynamic_ncols=True):
+        if config.swap:
+            rows = [row for row in rows if row.swap_uid in texts and not row.is_null]
+        if not rows:
+            continue
+        try:
+            scored += _score_clip(predictor, table, clip, rows, texts, config)
+        except DataError as error:
+            skipped[clip] = str(error)
+    if not scored:
+        raise DataError(f"{folder}: no clip could be evaluated; the first fault: {next(iter(skipped.values()), 'no rows')}")
+    return _report(scored, skipped, config)
+
+
+def _score_clip(
+    predictor: Predictor, table: Table, clip: str, rows: list[Row], texts: dict[str, str], config: EvaluateConfig
+) -> list[_Scored]:
+    media = read_clip(table.folder, clip, predictor.image_size)
+    patches = None
+    if media.samples is not None:
+        patches = media.patches(_WINDOW_S if config.pairing == "dataset" else 0.0)
+        if config.muted:
+            patches = np.full_like(patches, np.log(0.01))
+    said = [texts[row.swap_uid] if config.swap and row.swap_uid else row.text for row in rows]
+    masks, presence = predictor.predict(media.frames, patches, said)
+    truths: dict[tuple[str, bool], np.ndarray] = {}
+    out = []
+    for n, row in enumerate(rows):
+        key = (row.object_id, row.is_null)
+        if key not in truths:
+            truths[key] = read_masks(table.folder, row, len(media.frames))
+        present = presence[:, n] >= config.presence_threshold
+        out.append(_Scored(row, score_frames(masks[:, n], truths[key], present), score_frames(masks[:, n], truths[key])))
+    return out
+
+
+def _report(scored: list[_Scored], skipped: dict[str, str], config: EvaluateConfig) -> dict[str, Any]:
+    def figures(
+        chosen: Sequence[_Scored],
+        gate: bool = True,
+        mean: Callable[[Sequence[FrameScores], Sequence[bool]], Summary] = per_expression,
+    ) -> dict[str, Any]:
+        summary = mean([s.gated if gate else s.plain for s in chosen], [s.row.is_null for s in chosen])
+        return {**asdict(summary), "n": len(chosen)}
+
+    kinds = sorted({s.row.kind for s in scored if s.row.kind})
+    other = [s for s in scored if s.row.other_recording]
+    return {
+        **figures(scored),
+        "by_type": {kind: figures([s for s in scored if s.row.kind == kind]) for kind in kinds},
+        "other_recording": {
+            kind: figures([s for s in other if s.row.kind == kind]) for kind in sorted({s.row.kind or "" for s in other})
+        },
+        "variants": {
+            "per_expression_without_gate": figures(scored, gate=False),
+            "authors_with_gate": figures(scored, mean=authors),
+            "authors_without_gate": figures(scored, gate=False, mean=authors),
+        },
+        "settings": asdict(config),
+        "skipped": skipped,
+    }
