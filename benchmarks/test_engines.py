@@ -43,7 +43,10 @@ def test_onnx_runtime_beside_torch_eager(benchmark: Any, tmp_path: Path) -> None
     rng = np.random.default_rng(0)
     frame = rng.standard_normal((3, EDGE.image_size, EDGE.image_size)).astype(np.float32)
     patch = rng.standard_normal((PATCH_FRAMES, MEL_BINS)).astype(np.float32)
-    sessions = {e.name: Model(bundle, e, RunConfig()).session(["The sounding object."]) for e in (engine, TorchEngine(network))}
+    sessions = {
+        e.name: Model(bundle, e, RunConfig()).session(["The sounding object."])
+        for e in (engine, TorchEngine(network))
+    }
     seconds: dict[str, list[float]] = {name: [] for name in sessions}
     for i in range(_ROUNDS + 5):
         for name, session in sessions.items():
@@ -62,4 +65,6 @@ def test_onnx_runtime_beside_torch_eager(benchmark: Any, tmp_path: Path) -> None
     )
     pts = iter(np.arange(100.0, 1e6, 0.25))
     benchmark.pedantic(lambda: sessions["onnx"].push(frame, patch, float(next(pts))), rounds=_ROUNDS)
-    print(f"\ntorch {median['torch'] * 1e3:.1f} ms, onnx {median['onnx'] * 1e3:.1f} ms: {median['torch'] / median['onnx']:.2f}x")
+    print(
+        f"\ntorch {median['torch'] * 1e3:.1f} ms, onnx {median['onnx'] * 1e3:.1f} ms: {median['torch'] / median['onnx']:.2f}x"
+    )

@@ -30,7 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="refavs-export", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--checkpoint", type=Path, default=Path("runs", "latest"), metavar="RUN", help="default %(default)s")
+    parser.add_argument(
+        "--checkpoint", type=Path, default=Path("runs", "latest"), metavar="RUN", help="default %(default)s"
+    )
     parser.add_argument("--out", type=Path, default=LATEST, metavar="BUNDLE", help="default %(default)s")
     args = parser.parse_args(argv)
     try:
@@ -109,7 +111,9 @@ def demo_clip() -> tuple[Path, list[str]]:
 
 
 def _print_table(files: dict[str, bytes], parity: dict[str, Any]) -> None:
-    print(f"\n{'graph':<8}{'size':>10}{'error, random':>16}{'error, clip':>16}{'mask IoU':>12}{'flipped':>10}")
+    print(
+        f"\n{'graph':<8}{'size':>10}{'error, random':>16}{'error, clip':>16}{'mask IoU':>12}{'flipped':>10}"
+    )
     for graph in GRAPHS:
         random, clip = parity["random"][graph], parity["clip"][graph]
         size = len(files[graph_file(graph)]) / 1e6
@@ -121,7 +125,10 @@ def _print_table(files: dict[str, bytes], parity: dict[str, Any]) -> None:
 
 
 def _tool_versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in ("refavs-rt", "torch", "onnx", "onnxscript", "onnxruntime")}
+    return {
+        name: importlib.metadata.version(name)
+        for name in ("refavs-rt", "torch", "onnx", "onnxscript", "onnxruntime")
+    }
 
 
 def _user_errors() -> tuple[type[Exception], ...]:

@@ -66,7 +66,9 @@ class Agreement:
             self.either += int((mine | theirs).sum())
             self.flipped += int((mine ^ theirs).sum())
             return
-        error = float(np.abs(value - reference).max(initial=0.0)) / max(1.0, float(np.abs(reference).max(initial=0.0)))
+        error = float(np.abs(value - reference).max(initial=0.0)) / max(
+            1.0, float(np.abs(reference).max(initial=0.0))
+        )
         if not error <= self.largest_error:  # a NaN is the largest of all
             self.largest_error, self.worst_output = error, name
 
@@ -83,9 +85,13 @@ class Agreement:
             )
         if self.pixels and self.close_pixels < MASK_SHARE * self.pixels:
             share = self.close_pixels / self.pixels
-            raise ParityError(f"{what}: only {share:.4%} of the mask logits are within {MASK_BOUND:.0e} of torch's")
+            raise ParityError(
+                f"{what}: only {share:.4%} of the mask logits are within {MASK_BOUND:.0e} of torch's"
+            )
         if self.iou < MASK_IOU:
-            raise ParityError(f"{what}: masks agree with torch's only to an IoU of {self.iou:.5f} (bound {MASK_IOU})")
+            raise ParityError(
+                f"{what}: masks agree with torch's only to an IoU of {self.iou:.5f} (bound {MASK_IOU})"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """For a manifest."""

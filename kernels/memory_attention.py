@@ -31,7 +31,9 @@ def join_heads(x: Tensor) -> Tensor:
     return x.transpose(-3, -2).flatten(-2)
 
 
-def partial_attention(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def partial_attention(
+    q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Attention of `q` [..., Q, d] over one part of the keys [..., K, d], with its log-sum-exp.
 
     Args:

@@ -98,7 +98,8 @@ class Ingest:
     @property
     def counters(self) -> dict[str, int]:
         """decoded, delivered, corrupt (pictures), corrupt_audio, read_errors, missing_pictures (announced by the
-        container beyond its end), repaired_pts, audio_gap_samples (16 kHz), audio_overlap_samples (at the source's rate), so far."""
+        container beyond its end), repaired_pts, audio_gap_samples (16 kHz), audio_overlap_samples (at the source's rate),
+        so far."""
 
 class StreamingLogMel:
     """VGGish log-mel frames of samples that come in pieces; the pieces' lengths do not matter."""

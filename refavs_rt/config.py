@@ -112,7 +112,9 @@ class ModelConfig:
             default = fields[name].default
             if isinstance(default, tuple):
                 if not isinstance(value, (list, tuple)) or len(value) != len(default):
-                    raise ValueError(f"model setting {name!r} must be a list of {len(default)} numbers, not {value!r}")
+                    raise ValueError(
+                        f"model setting {name!r} must be a list of {len(default)} numbers, not {value!r}"
+                    )
                 value = tuple(int(v) for v in value)
             elif isinstance(default, float) and type(value) in (int, float):
                 value = float(value)

@@ -33,6 +33,7 @@ def bare(bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setenv("PATH", str(programs))
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     monkeypatch.setattr(bootstrap, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(bootstrap, "PYTHON", tmp_path / ".venv" / "bin" / "python")
     return bootstrap
 
 

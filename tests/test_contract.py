@@ -42,12 +42,16 @@ def test_the_network_keeps_the_contract(graph: str, axis: int) -> None:
         outputs = getattr(model, graph)(*inputs)
     assert len(outputs) == len(spec.outputs)
     for value, wanted in zip(outputs, spec.outputs, strict=True):
-        assert tuple(value.shape) == tuple(axis if isinstance(n, str) else n for n in wanted.shape), wanted.name
+        assert tuple(value.shape) == tuple(axis if isinstance(n, str) else n for n in wanted.shape), (
+            wanted.name
+        )
         assert str(value.dtype) == f"torch.{wanted.dtype}"
         assert torch.isfinite(value).all()
 
 
-@pytest.mark.parametrize("change", [{"width": 240}, {"window_ticks": 9}, {"image_size": 320}, {"decoder_layers": 4}])
+@pytest.mark.parametrize(
+    "change", [{"width": 240}, {"window_ticks": 9}, {"image_size": 320}, {"decoder_layers": 4}]
+)
 def test_another_shape_has_another_hash(change: dict[str, int]) -> None:
     assert contract_hash(dataclasses.replace(EDGE, **change)) != contract_hash(EDGE)
 

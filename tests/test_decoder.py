@@ -13,9 +13,13 @@ from refavs_rt.model.eemc import EEMC
 from refavs_rt.model.layers import Attention, sine_position
 
 
-def as_multihead(q: nn.Linear, k: nn.Linear, v: nn.Linear, out: nn.Linear, heads: int) -> nn.MultiheadAttention:
+def as_multihead(
+    q: nn.Linear, k: nn.Linear, v: nn.Linear, out: nn.Linear, heads: int
+) -> nn.MultiheadAttention:
     """torch's own module with the same projections."""
-    theirs = nn.MultiheadAttention(q.in_features, heads, batch_first=True, dtype=torch.float64, kdim=k.in_features, vdim=v.in_features)
+    theirs = nn.MultiheadAttention(
+        q.in_features, heads, batch_first=True, dtype=torch.float64, kdim=k.in_features, vdim=v.in_features
+    )
     if theirs.in_proj_weight is not None:
         theirs.in_proj_weight.data.copy_(torch.cat([q.weight, k.weight, v.weight]))
     else:

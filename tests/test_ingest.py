@@ -193,7 +193,7 @@ def exact(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, NDArray[np.fl
     sound = ["-f", "s16le", "-ar", 16_000, "-ac", 1, "-i", folder / "sound.raw"]
     path = folder / "exact.mov"
     ffmpeg(*test_pattern("64x48", "30000/1001", 2.5), *sound, "-c:v", "mpeg4", "-c:a", "pcm_s16le", path)
-    return path, samples.astype(np.float32) / 32_768
+    return path, samples.astype(np.float32) / np.float32(32_768)
 
 
 def test_windows_hold_the_exact_samples(exact: tuple[Path, NDArray[np.float32]]) -> None:
@@ -217,7 +217,7 @@ def test_a_window_may_end_after_its_frame(exact: tuple[Path, NDArray[np.float32]
     np.testing.assert_array_equal(frames[30].samples, samples[160 * 197 - WINDOW : 160 * 197])
     last = frames[-1]  # the track ends at 2.5 s
     assert last.audio_missing_samples == round(last.audio_end_s * 16_000) - len(samples)
-    assert not last.samples[-last.audio_missing_samples :].any()
+    assert last.samples is not None and not last.samples[-last.audio_missing_samples :].any()
 
 
 SOUNDS = {
@@ -346,7 +346,15 @@ def test_sound_shorter_than_the_picture_is_missing_at_the_end(tmp_path: Path) ->
 def test_streams_that_lie_apart_in_the_file_do_not_lock_up(tmp_path: Path) -> None:
     """All pictures first, then all sound: two plain bounded queues would wait for each other for ever."""
     together, apart = tmp_path / "together.ts", tmp_path / "apart.ts"
-    ffmpeg(*test_pattern("160x120", "25", 8.0), *sweep(48_000, 8.0), "-c:v", "mpeg2video", "-c:a", "mp2", together)
+    ffmpeg(
+        *test_pattern("160x120", "25", 8.0),
+        *sweep(48_000, 8.0),
+        "-c:v",
+        "mpeg2video",
+        "-c:a",
+        "mp2",
+        together,
+    )
     packets = np.frombuffer(together.read_bytes(), np.uint8).reshape(-1, 188)
     pid = (packets[:, 1].astype(int) & 0x1F) << 8 | packets[:, 2]
     sound = pid == 0x101
@@ -383,7 +391,7 @@ def test_impossible_arguments(exact: tuple[Path, NDArray[np.float32]]) -> None:
         ({"std": (1.0, -1.0, 1.0)}, "std must be positive"),
     ]:
         with pytest.raises(ValueError, match=message):
-            open_source(path, 32, **options)  # type: ignore[arg-type]
+            open_source(path, 32, **options)
     with pytest.raises(ValueError, match="size must be 1 to 4096"):
         open_source(path, 0)
 
@@ -512,7 +520,9 @@ def test_nothing_that_decodes_is_an_error(tmp_path: Path) -> None:
     begin = data.index(b"mdat") + 4
     data[begin:] = bytes(len(data) - begin)
     path.write_bytes(data)
-    with pytest.raises(IngestError, match=r"hollow\.mp4: no picture in it could be decoded; the file is damaged"):
+    with pytest.raises(
+        IngestError, match=r"hollow\.mp4: no picture in it could be decoded; the file is damaged"
+    ):
         open_source(path, 32)
 
 

@@ -18,7 +18,9 @@ def reference(samples: NDArray[np.floating]) -> NDArray[np.float64]:
     samples = samples.astype(np.float64)
     window = 0.5 - 0.5 * np.cos(2 * np.pi / 400 * np.arange(400))
     count = max(0, 1 + (len(samples) - 400) // 160)
-    frames = np.stack([samples[160 * k : 160 * k + 400] * window for k in range(count)] or [np.zeros((0, 400))[:0]])
+    frames = np.stack(
+        [samples[160 * k : 160 * k + 400] * window for k in range(count)] or [np.zeros((0, 400))[:0]]
+    )
     if count == 0:
         return np.zeros((0, 64))
     basis = np.exp(-2j * np.pi * np.outer(np.arange(400), np.arange(257)) / 512)
@@ -28,7 +30,8 @@ def reference(samples: NDArray[np.floating]) -> NDArray[np.float64]:
         return 1127.0 * np.log(1.0 + hertz / 700.0)
 
     bins = mel(np.linspace(0.0, 8000.0, 257))
-    edges = np.linspace(*mel(np.array([125.0, 7500.0])), 66)
+    low_hz, high_hz = mel(np.array([125.0, 7500.0]))
+    edges = np.linspace(low_hz, high_hz, 66)
     matrix = np.empty((257, 64))
     for i in range(64):
         low, centre, high = edges[i : i + 3]
@@ -48,7 +51,9 @@ def signals() -> dict[str, NDArray[np.float32]]:
         "noise": random.normal(0.0, 0.1, PATCH).astype(np.float32),
         "quiet noise": random.normal(0.0, 1e-5, PATCH).astype(np.float32),
         "loud tone": np.sin(2 * np.pi * 1_000.0 * t).astype(np.float32),
-        "two tones": (0.9 * np.sin(2 * np.pi * 440 * t) + 1e-4 * np.sin(2 * np.pi * 6_000 * t)).astype(np.float32),
+        "two tones": (0.9 * np.sin(2 * np.pi * 440 * t) + 1e-4 * np.sin(2 * np.pi * 6_000 * t)).astype(
+            np.float32
+        ),
         "impulse": impulse.astype(np.float32),
         "offset": np.full(PATCH, 0.5, np.float32),
         "silence": np.zeros(PATCH, np.float32),

@@ -53,7 +53,11 @@ def test_matching_is_hungarian(present: float) -> None:
     logs = torch.log_softmax(prediction.object_logits[0, 0].double(), dim=-1)
     labels = [1 if present and q == chosen else 0 for q in range(queries)]
     weights = [1.0 if label else 0.1 for label in labels]
-    expected = 2 * -sum(w * float(logs[q, c]) for q, (w, c) in enumerate(zip(weights, labels, strict=True))) / sum(weights)
+    expected = (
+        2
+        * -sum(w * float(logs[q, c]) for q, (w, c) in enumerate(zip(weights, labels, strict=True)))
+        / sum(weights)
+    )
     if present:
         expected += cost[chosen] + 2 * float(prediction.object_share()[0, 0, chosen])
     ours = matched_query_loss(prediction, features, truth, torch.full((1, 1), present), 0.1)

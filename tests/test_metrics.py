@@ -44,7 +44,9 @@ def test_jaccard() -> None:
     mask, truth = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
     mask[:2], truth[1:3] = True, True
     assert jaccard(mask, truth) == pytest.approx(4 / 12)
-    assert jaccard(mask, np.zeros((4, 4), bool)) == pytest.approx(0.5)  # half of the background is wrongly covered
+    assert jaccard(mask, np.zeros((4, 4), bool)) == pytest.approx(
+        0.5
+    )  # half of the background is wrongly covered
     assert jaccard(np.zeros((4, 4), bool), truth) == 0.0
     assert jaccard(np.zeros((4, 4), bool), np.zeros((4, 4), bool)) == 1.0
 
@@ -88,7 +90,10 @@ def test_means_per_expression_and_over_the_authors_batches() -> None:
     curves = ([0.9, 0.0], [0.0, 0.5], [0.1, 0.2], [0.0, 0.0], [1.0, 0.0], [0.0, 1.0])
     objects = [frame_scores([0.1 * i, 0.3], list(curve), [0.0, 0.0]) for i, curve in enumerate(curves)]
     nulls = [frame_scores([1.0], [0.0], [0.04, 0.0]), frame_scores([1.0], [0.0], [0.64, 0.36])]
-    scores, null = [*objects[:3], nulls[0], *objects[3:], nulls[1]], [False] * 3 + [True] + [False] * 3 + [True]
+    scores, null = (
+        [*objects[:3], nulls[0], *objects[3:], nulls[1]],
+        [False] * 3 + [True] + [False] * 3 + [True],
+    )
 
     mine = per_expression(scores, null)
     assert mine.J == pytest.approx(np.mean([(0.1 * i + 0.3) / 2 for i in range(6)]))

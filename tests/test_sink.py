@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def gradient(height: int, width: int, step: int = 0) -> NDArray[np.uint8]:
     return np.stack(planes, axis=-1).clip(0, 255).astype(np.uint8)
 
 
-def streams(path: Path) -> dict[str, dict]:
+def streams(path: Path) -> dict[str, dict[str, Any]]:
     return {stream["codec_type"]: stream for stream in probe(path, "-show_streams")["streams"]}
 
 
@@ -117,7 +118,11 @@ def test_flash_and_beep_stay_together(name: str, late: str, tmp_path: Path) -> N
     flash = ["-f", "lavfi", "-i", "color=black:s=64x48:r=50:d=2,drawbox=c=white:t=fill:enable='gte(t,1)'"]
     beep = ["-f", "lavfi", "-i", "aevalsrc='0.8*sin(2*PI*1000*t)*gte(t,1)':s=48000:d=2"]
     delay = ["-itsoffset", 0.3]
-    inputs = {"neither": [*flash, *beep], "sound": [*flash, *delay, *beep], "picture": [*delay, *flash, *beep]}
+    inputs: dict[str, list[Any]] = {
+        "neither": [*flash, *beep],
+        "sound": [*flash, *delay, *beep],
+        "picture": [*delay, *flash, *beep],
+    }
     ffmpeg(*inputs[late], "-c:v", "libx264", *codec, path)
     assert remux(path, out) == happens
     assert streams(out)["audio"]["codec_name"] == expected
@@ -235,7 +240,7 @@ def test_pictures_that_cannot_be_taken(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="48 high and 64 wide, not \\(64, 48, 3\\)"):
             writer.write(gradient(64, 48), 1.0)
         with pytest.raises(ValueError, match=r"an image is uint8 \[H, W, 3\]"):
-            writer.write(gradient(48, 64).astype(np.float32), 1.0)  # type: ignore[arg-type]
+            writer.write(gradient(48, 64).astype(np.float32), 1.0)
     assert len(decode_rgb(tmp_path / "out.mp4", 64, 48)) == 1
 
 

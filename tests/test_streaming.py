@@ -85,9 +85,16 @@ def stream(model: EEMC, clip: Clip, added_at: tuple[int, ...], between: Clip | N
                 sentences.append(new_sentence(model, clip.token_ids[0, i], clip.token_mask[0, i]))
         if between is not None and tick in PROVISIONAL:
             provisional[tick] = step(
-                model, rings, sentences, between.frames[:, tick], between.log_mel[:, tick], between.has_sound[:, tick]
+                model,
+                rings,
+                sentences,
+                between.frames[:, tick],
+                between.log_mel[:, tick],
+                between.has_sound[:, tick],
             )
-        result = step(model, rings, sentences, clip.frames[:, tick], clip.log_mel[:, tick], clip.has_sound[:, tick])
+        result = step(
+            model, rings, sentences, clip.frames[:, tick], clip.log_mel[:, tick], clip.has_sound[:, tick]
+        )
         rings, sentences = commit(rings, sentences, result.fresh)
         results.append(result)
     return results, provisional
@@ -107,7 +114,9 @@ def test_stream_equals_clip_in_float64(sentences: int) -> None:
         results, provisional = stream(model, clip, added_at, other)
         for tick, result in enumerate(results):
             alive = [i for i, start in enumerate(added_at) if start <= tick]
-            torch.testing.assert_close(result.mask_logits, whole.mask_logits[0, tick, alive], atol=1e-9, rtol=1e-9)
+            torch.testing.assert_close(
+                result.mask_logits, whole.mask_logits[0, tick, alive], atol=1e-9, rtol=1e-9
+            )
             torch.testing.assert_close(result.presence, whole.presence[0, tick, alive], atol=1e-9, rtol=1e-9)
         for tick, result in provisional.items():
             ended = clip.until(tick + 1)
@@ -116,11 +125,13 @@ def test_stream_equals_clip_in_float64(sentences: int) -> None:
             ended.has_sound[:, tick] = other.has_sound[:, tick]
             last = run_clip(model, ended, added_at)
             alive = [i for i, start in enumerate(added_at) if start <= tick]
-            torch.testing.assert_close(result.mask_logits, last.mask_logits[0, tick, alive], atol=1e-9, rtol=1e-9)
+            torch.testing.assert_close(
+                result.mask_logits, last.mask_logits[0, tick, alive], atol=1e-9, rtol=1e-9
+            )
 
 
 def test_stream_equals_clip_in_float32_at_full_size() -> None:
-    """The preset `edge`: cues, state and presence to 1e-5, mask logits to 1e-4 on 99.9% of the pixels, masks to an IoU of 0.999."""
+    """`edge`: cues, state and presence to 1e-5, mask logits to 1e-4 on 99.9% of the pixels, masks to an IoU of 0.999."""
     model = make_model(EDGE, torch.float32)
     clip = make_clip(EDGE, torch.float32, len(ADDED_AT), TICKS)
     close = pixels = both = either = 0
@@ -134,7 +145,9 @@ def test_stream_equals_clip_in_float32_at_full_size() -> None:
         scale = np.maximum(1, np.abs(reference).max(axis=(1, 2), keepdims=True))
         close += int((np.abs(mine - reference) <= 1e-4 * scale).sum())
         pixels += mine.size
-        level = np.median(reference)  # random weights put a mask's whole map on one side of any fixed threshold
+        level = np.median(
+            reference
+        )  # random weights put a mask's whole map on one side of any fixed threshold
         both += int(((mine > level) & (reference > level)).sum())
         either += int(((mine > level) | (reference > level)).sum())
     print(f"{pixels - close} of {pixels} pixels beyond 1e-4; IoU {both / either:.6f}")

@@ -28,7 +28,9 @@ def plain_attention(branch: TemporalBranch, queries: Tensor, keys: Tensor) -> Te
     out = torch.empty_like(q)
     for head in range(branch.heads):
         part = slice(head * size, (head + 1) * size)
-        scores = torch.tensor([float(q[part] @ k[j, part]) / math.sqrt(size) for j in range(len(keys))], dtype=torch.float64)
+        scores = torch.tensor(
+            [float(q[part] @ k[j, part]) / math.sqrt(size) for j in range(len(keys))], dtype=torch.float64
+        )
         shares = torch.softmax(scores, dim=0)
         out[part] = sum(share * v[j, part] for j, share in enumerate(shares))
     return out @ branch.out.weight.T + branch.out.bias
@@ -45,13 +47,17 @@ def test_clip_is_the_papers_formula(window: int) -> None:
     mask = torch.tensor([[[True, True, True, False], [True, False, False, False]]])
     added_at = torch.tensor([[0, 2]])
     with torch.no_grad():
-        out = branch.clip(branch.project(modality), branch.project(text), mask, band_mask(ticks, window), added_at)
+        out = branch.clip(
+            branch.project(modality), branch.project(text), mask, band_mask(ticks, window), added_at
+        )
         for n in range(sentences):
             plain = torch.zeros(ticks, tokens, width, dtype=torch.float64)
             for t in range(ticks):
                 seen = modality[0, max(0, t - window + 1) : t + 1].reshape(-1, width)
                 keys = torch.cat([seen, text[0, n][mask[0, n]]])
-                plain[t] = torch.stack([plain_attention(branch, modality[0, t, p], keys) for p in range(tokens)])
+                plain[t] = torch.stack(
+                    [plain_attention(branch, modality[0, t, p], keys) for p in range(tokens)]
+                )
                 words = torch.stack([plain_attention(branch, text[0, n, i], keys) for i in range(length)])
                 torch.testing.assert_close(out.text[0, n, t], words, atol=1e-10, rtol=1e-10)
             start = int(added_at[0, n])

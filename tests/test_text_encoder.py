@@ -63,11 +63,16 @@ def test_int8_keeps_the_meaning_of_sentences(encoder: TextEncoder) -> None:
     tokenizer = Tokenizer.from_file(str(minilm_folder() / "tokenizer.json"))
     tokenizer.enable_padding(length=25)
     tokenizer.enable_truncation(25)
-    rows = tokenizer.encode_batch(["The dog that barks after the guitar starts.", "a violin", "The first object to make a sound"])
+    rows = tokenizer.encode_batch(
+        ["The dog that barks after the guitar starts.", "a violin", "The first object to make a sound"]
+    )
     ids = torch.tensor([row.ids for row in rows])
     mask = torch.tensor([row.attention_mask for row in rows]).bool()
     with torch.no_grad():
-        ours, reference = encoder(ids, mask), theirs(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        ours, reference = (
+            encoder(ids, mask),
+            theirs(input_ids=ids, attention_mask=mask.long()).last_hidden_state,
+        )
     cosine = torch.nn.functional.cosine_similarity(ours[mask], reference[mask], dim=-1)
     assert cosine.min() > 0.99
 

@@ -67,7 +67,9 @@ class Batch:
 class SceneBatches(Dataset[Batch]):
     """Batch number `step`, the same for the same seed whoever asks for it, so that a resumed run sees the same batches."""
 
-    def __init__(self, scenes: SceneGenerator, names: tuple[str, ...], config: BatchConfig, seed: int) -> None:
+    def __init__(
+        self, scenes: SceneGenerator, names: tuple[str, ...], config: BatchConfig, seed: int
+    ) -> None:
         self.scenes = scenes
         self.names = {name: i for i, name in enumerate(names)}
         self.config = config
@@ -80,7 +82,8 @@ class SceneBatches(Dataset[Batch]):
         decode = sorted(rng.permutation(ticks)[: config.decoded_ticks].tolist())
         size = config.image_size if step < config.late_from_step else config.late_image_size
         clips = [
-            self._clip(self.scenes.scene(int(rng.integers(2**31))), ticks, decode, size, rng) for _ in range(count)
+            self._clip(self.scenes.scene(int(rng.integers(2**31))), ticks, decode, size, rng)
+            for _ in range(count)
         ]
         return collate(clips, decode)
 
@@ -93,7 +96,9 @@ class SceneBatches(Dataset[Batch]):
         latest_start = max(0.0, scene.seconds - ticks)
         start = 0.0 if rng.random() < 0.5 else float(rng.uniform(0, latest_start))
         times = start + np.arange(ticks, dtype=np.float64)
-        times[-1] -= rng.uniform(0, 0.9) if ticks > 1 and rng.random() < 0.3 else 0.0  # a frame between the ticks
+        times[-1] -= (
+            rng.uniform(0, 0.9) if ticks > 1 and rng.random() < 0.3 else 0.0
+        )  # a frame between the ticks
         times = np.clip(times + rng.uniform(0, 0.05, ticks), 0, scene.seconds - 1e-3)
         expressions = pick_expressions(scene.expressions(), config.sentences, start > 0, rng)
         aspect = config.aspects[rng.integers(len(config.aspects))]
@@ -134,7 +139,9 @@ def pick_expressions(
 
     The order of sounds is known only from the beginning, so a clip that starts late asks for none.
     """
-    usable = [e for e in expressions if not (starts_late and {e.kind, e.detail} & _WHOLE_CLIP)] or list(expressions)
+    usable = [e for e in expressions if not (starts_late and {e.kind, e.detail} & _WHOLE_CLIP)] or list(
+        expressions
+    )
     groups: dict[tuple[str, int | None], list[Expression]] = {}
     for expression in usable:
         groups.setdefault((expression.kind, expression.target), []).append(expression)
@@ -163,13 +170,12 @@ def make_clip(
     has_track: bool = True,
 ) -> Clip:
     """A clip of `scene` at `times` [T] with the sound windows that end at `window_ends` [T], in seconds."""
-    frames, masks = scene.render(times, size=(size, round(size * aspect)))
+    frames, visible = scene.render(times, size=(size, round(size * aspect)))
+    masks = visible.astype(np.uint8) * np.uint8(255)
     if aspect != 1.0:
         frames = np.stack([_stretch(frame, size) for frame in frames])
-        masks = np.stack([[_stretch(m.astype(np.uint8) * 255, size) for m in row] for row in masks])
-    else:
-        masks = masks.astype(np.uint8) * 255
-    shares = masks.astype(np.float32) / 255  # [T, K, S, S]
+        masks = np.stack([[_stretch(mask, size) for mask in row] for row in masks])
+    shares = masks.astype(np.float32) / np.float32(255)  # [T, K, S, S]
     audible = np.stack([scene.sounding(end - WINDOW_S, end) for end in window_ends])  # [T, K]
     if muted or not has_track:
         audible = np.zeros_like(audible)
@@ -185,7 +191,9 @@ def make_clip(
         masks=clip_masks,
         presence=presence,
         names=_name_cells(_pool(shares[decode], 8), [names.get(o.class_name, -1) for o in scene.objects]),
-        sounds=_sound_shares(audible, [names.get(o.class_name, -1) for o in scene.objects], len(names), has_track),
+        sounds=_sound_shares(
+            audible, [names.get(o.class_name, -1) for o in scene.objects], len(names), has_track
+        ),
     )
 
 
@@ -255,7 +263,9 @@ def _name_cells(shares: NDArray[np.float32], names: list[int]) -> NDArray[np.int
     return labels
 
 
-def _sound_shares(audible: NDArray[np.bool_], names: list[int], count: int, has_track: bool) -> NDArray[np.float32]:
+def _sound_shares(
+    audible: NDArray[np.bool_], names: list[int], count: int, has_track: bool
+) -> NDArray[np.float32]:
     """Share [T, count + 1] of each class in each tick's sound; the last column is silence."""
     out = np.zeros((len(audible), count + 1), np.float32)
     if has_track:

@@ -64,13 +64,19 @@ def _train_parser() -> argparse.ArgumentParser:
         prog="python -m train", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--preset", choices=sorted(PRESETS), default="edge")
-    parser.add_argument("--data", default=None, metavar="scenes:PACK|DIR", help="default: scenes, packed under runs/")
+    parser.add_argument(
+        "--data", default=None, metavar="scenes:PACK|DIR", help="default: scenes, packed under runs/"
+    )
     parser.add_argument("--out", type=Path, default=None, metavar="RUN", help="default: runs/TIME")
     for field in dataclasses.fields(TrainConfig):
         if isinstance(field.default, (int, float, str)):
             flag = "--" + field.name.replace("_", "-")
-            parser.add_argument(flag, type=type(field.default), default=field.default, help=f"default {field.default}")
-    parser.add_argument("--threads", type=int, default=0, help="threads of torch on a CPU; default: its own choice")
+            parser.add_argument(
+                flag, type=type(field.default), default=field.default, help=f"default {field.default}"
+            )
+    parser.add_argument(
+        "--threads", type=int, default=0, help="threads of torch on a CPU; default: its own choice"
+    )
     return parser
 
 

@@ -113,7 +113,9 @@ def read_table(folder: Path, split: str | None = None) -> Table:
                 raise DataError(f"{path} has no column {lacking[0]!r}; it must have {', '.join(_COLUMNS)}")
             lines = list(reader)
     except FileNotFoundError as error:
-        raise DataError(f"{path} is missing; write scenes with: python -m train scenes --out {folder} --clips 10") from error
+        raise DataError(
+            f"{path} is missing; write scenes with: python -m train scenes --out {folder} --clips 10"
+        ) from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not a table: {error}") from error
     extra = _side_file(folder / "rows.jsonl")
@@ -125,7 +127,9 @@ def read_table(folder: Path, split: str | None = None) -> Table:
     rows = [row for row in rows if row.clip in present]
     if not rows:
         wanted = f"of split {split!r} " if split else ""
-        raise DataError(f"{folder} has no rows {wanted}with their clips under {media} ({len(missing)} clips missing)")
+        raise DataError(
+            f"{folder} has no rows {wanted}with their clips under {media} ({len(missing)} clips missing)"
+        )
     return Table(folder, rows, missing)
 
 
@@ -215,5 +219,7 @@ def _read_wav(path: Path) -> NDArray[np.float32]:
     from scipy.signal import resample_poly
 
     divisor = int(np.gcd(rate, SAMPLE_RATE_HZ))
-    resampled: NDArray[np.float32] = resample_poly(mono, SAMPLE_RATE_HZ // divisor, rate // divisor).astype(np.float32)
+    resampled: NDArray[np.float32] = resample_poly(mono, SAMPLE_RATE_HZ // divisor, rate // divisor).astype(
+        np.float32
+    )
     return resampled

@@ -32,7 +32,8 @@ class EvaluateConfig:
     muted: bool = False
     """Replace the sound by silence; truths stay."""
     swap: bool = False
-    """Give each row the sentence of another object of its clip (rows.jsonl names it); truths stay. Rows without one are left out."""
+    """Give each row the sentence of another object of its clip, as rows.jsonl names it; truths stay, rows without one are
+    left out."""
     presence_threshold: float = RunConfig().presence_threshold
 
 
@@ -68,12 +69,19 @@ def evaluate(predictor: Predictor, folder: Path, config: EvaluateConfig) -> dict
         except DataError as error:
             skipped[clip] = str(error)
     if not scored:
-        raise DataError(f"{folder}: no clip could be evaluated; the first fault: {next(iter(skipped.values()), 'no rows')}")
+        raise DataError(
+            f"{folder}: no clip could be evaluated; the first fault: {next(iter(skipped.values()), 'no rows')}"
+        )
     return _report(scored, skipped, config)
 
 
 def _score_clip(
-    predictor: Predictor, table: Table, clip: str, rows: list[Row], texts: dict[str, str], config: EvaluateConfig
+    predictor: Predictor,
+    table: Table,
+    clip: str,
+    rows: list[Row],
+    texts: dict[str, str],
+    config: EvaluateConfig,
 ) -> list[_Scored]:
     media = read_clip(table.folder, clip, predictor.image_size)
     patches = None
@@ -90,7 +98,11 @@ def _score_clip(
         if key not in truths:
             truths[key] = read_masks(table.folder, row, len(media.frames))
         present = presence[:, n] >= config.presence_threshold
-        out.append(_Scored(row, score_frames(masks[:, n], truths[key], present), score_frames(masks[:, n], truths[key])))
+        out.append(
+            _Scored(
+                row, score_frames(masks[:, n], truths[key], present), score_frames(masks[:, n], truths[key])
+            )
+        )
     return out
 
 
@@ -109,7 +121,8 @@ def _report(scored: list[_Scored], skipped: dict[str, str], config: EvaluateConf
         **figures(scored),
         "by_type": {kind: figures([s for s in scored if s.row.kind == kind]) for kind in kinds},
         "other_recording": {
-            kind: figures([s for s in other if s.row.kind == kind]) for kind in sorted({s.row.kind or "" for s in other})
+            kind: figures([s for s in other if s.row.kind == kind])
+            for kind in sorted({s.row.kind or "" for s in other})
         },
         "variants": {
             "per_expression_without_gate": figures(scored, gate=False),

@@ -15,13 +15,19 @@ def add_parser(subparsers: Any) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--checkpoint", type=Path, metavar="RUN", help="through torch")
     what.add_argument("--bundle", metavar="BUNDLE|edge", help="through the shipped runtime")
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="a data set in the form of Ref-AVS")
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="a data set in the form of Ref-AVS"
+    )
     parser.add_argument("--json", type=Path, default=None, metavar="OUT", help="write all figures there")
     parser.add_argument("--split", choices=SPLITS, default=None)
     parser.add_argument("--limit", type=int, default=None, metavar="CLIPS")
-    parser.add_argument("--pairing", choices=("dataset", "live"), default="dataset", help="which sound goes with a frame")
+    parser.add_argument(
+        "--pairing", choices=("dataset", "live"), default="dataset", help="which sound goes with a frame"
+    )
     parser.add_argument("--muted", action="store_true", help="replace the sound by silence")
-    parser.add_argument("--swap", action="store_true", help="give each row the sentence of another object of its clip")
+    parser.add_argument(
+        "--swap", action="store_true", help="give each row the sentence of another object of its clip"
+    )
     parser.set_defaults(run=run)
 
 

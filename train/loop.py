@@ -77,10 +77,10 @@ class Trainer:
         self.model_config = model_config
         self.model = checkpoint.new_model(model_config).to(self.device)
         self.model.backbone.requires_grad_(False)
-        self.model.to(memory_format=torch.channels_last)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.tokenizer = (minilm_folder() / "tokenizer.json").read_bytes()
         self.texts = TextCache(self.model.text_encoder, Tokenizer(self.tokenizer, model_config.text_tokens))
-        names = tuple(pack.class_names)
+        names = pack.train_class_names
         embeddings = self.texts.sentence_embeddings(list(names))
         self.name_space = NameSpace(embeddings, model_config.pixel_width, model_config.width).to(self.device)
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
@@ -96,7 +96,9 @@ class Trainer:
         )
         self.batches = SceneBatches(scenes, names, batch, config.seed)
         validation_scenes = SceneGenerator(pack, "val", seed=1)
-        self.validation = ValidationScenes(validation_scenes, config.validation_scenes, model_config.image_size)
+        self.validation = ValidationScenes(
+            validation_scenes, config.validation_scenes, model_config.image_size
+        )
         if (out / checkpoint.RESUME).exists():
             self._resume()
 
@@ -114,7 +116,9 @@ class Trainer:
             prefetch_factor=3 if config.workers else None,
         )
         writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.step)
-        bar = tqdm(loader, initial=self.step, total=config.steps, unit="step", desc="train", dynamic_ncols=True)
+        bar = tqdm(
+            loader, initial=self.step, total=config.steps, unit="step", desc="train", dynamic_ncols=True
+        )
         smooth: dict[str, float] = {}
         for batch in bar:
             parts = self._train_step(batch)
@@ -163,7 +167,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(self.step)
         target = dataclasses.replace(
-            batch.target, **{f.name: self._put(getattr(batch.target, f.name)) for f in dataclasses.fields(batch.target)}
+            batch.target,
+            **{f.name: self._put(getattr(batch.target, f.name)) for f in dataclasses.fields(batch.target)},
         )
         ids, mask, hidden = (self._put(x) for x in self.texts(batch.texts))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
@@ -194,9 +199,9 @@ class Trainer:
             if current[name].requires_grad:
                 value.lerp_(current[name], 1 - decay)
         buffers = dict(self.model.named_buffers())
-        for name, value in self.average.named_buffers():
+        for name, buffer in self.average.named_buffers():
             if "running_" in name:
-                value.copy_(buffers[name])
+                buffer.copy_(buffers[name])
 
     def _validate(self, writer: SummaryWriter) -> None:
         started = time.monotonic()

@@ -109,7 +109,9 @@ def mask_losses(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         two tensors [...].
     """
     logits = logits.to(masks.dtype)  # sums over thousands of pixels: not in half precision
-    cross_entropy = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean(dim=(-2, -1))
+    cross_entropy = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean(
+        dim=(-2, -1)
+    )
     share = torch.sigmoid(logits)
     overlap = (share * masks).sum(dim=(-2, -1))
     dice = 1 - (2 * overlap + 1) / (share.sum(dim=(-2, -1)) + masks.sum(dim=(-2, -1)) + 1)

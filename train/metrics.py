@@ -50,7 +50,9 @@ class Summary:
     S: float | None
 
 
-def score_frames(logits: NDArray[np.float32], truth: NDArray[np.bool_], present: NDArray[np.bool_] | None = None) -> FrameScores:
+def score_frames(
+    logits: NDArray[np.float32], truth: NDArray[np.bool_], present: NDArray[np.bool_] | None = None
+) -> FrameScores:
     """Score one expression.
 
     Args:
@@ -72,7 +74,10 @@ def score_frames(logits: NDArray[np.float32], truth: NDArray[np.bool_], present:
 def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Sigmoid [T, 256, 256] of mask logits [T, h, w], resized as logits."""
     resized = functional.interpolate(
-        torch.from_numpy(np.ascontiguousarray(logits))[:, None], (SIZE, SIZE), mode="bilinear", align_corners=False
+        torch.from_numpy(np.ascontiguousarray(logits))[:, None],
+        (SIZE, SIZE),
+        mode="bilinear",
+        align_corners=False,
     )
     result: NDArray[np.float32] = torch.sigmoid(resized[:, 0]).numpy()
     return result
@@ -102,7 +107,9 @@ def f_curve(share: NDArray[np.float32], truth: NDArray[np.bool_]) -> NDArray[np.
     predicted = every[::-1].cumsum()[::-1][1:].astype(np.float64)
     precision, recall = true_positive / (predicted + _EPS), true_positive / (truth.sum() + _EPS)
     bottom = BETA_SQUARED * precision + recall
-    return np.where(bottom > 0, (1 + BETA_SQUARED) * precision * recall / np.where(bottom > 0, bottom, 1), 0.0)
+    return np.where(
+        bottom > 0, (1 + BETA_SQUARED) * precision * recall / np.where(bottom > 0, bottom, 1), 0.0
+    )
 
 
 def per_expression(scores: Sequence[FrameScores], null: Sequence[bool]) -> Summary:
@@ -123,6 +130,7 @@ def _summary(scores: Sequence[FrameScores], null: Sequence[bool], batch: int) ->
     curves = [np.concatenate([s.f_curves for s in group]) for group in groups]
     f = [curve.mean(axis=0).max() for curve in curves if len(curve)]
     s = [
-        np.sqrt(np.concatenate([s.shown for s in nulls[i : i + batch]]).mean()) for i in range(0, len(nulls), batch)
+        np.sqrt(np.concatenate([s.shown for s in nulls[i : i + batch]]).mean())
+        for i in range(0, len(nulls), batch)
     ]
     return Summary(*(float(np.mean(values)) if values else None for values in (j, f, s)))

@@ -51,7 +51,9 @@ class TorchPredictor:
         pictures = torch.from_numpy(normalise(frames))[None]
         masks, presence = [], []
         for start in range(0, len(texts), _GROUP):
-            ids, mask = (torch.from_numpy(x)[None] for x in self.tokenizer.encode(texts[start : start + _GROUP]))
+            ids, mask = (
+                torch.from_numpy(x)[None] for x in self.tokenizer.encode(texts[start : start + _GROUP])
+            )
             out = self.model.forward_clip(pictures, log_mel, has_sound, ids, mask)
             masks.append(out.mask_logits[0].numpy())
             presence.append(out.presence[0].numpy())
@@ -73,7 +75,9 @@ class BundlePredictor:
         for start in range(0, len(texts), _GROUP):
             session = self.model.session(texts[start : start + _GROUP])
             results = [
-                session.push(picture, None if patches is None else patches[i], i / self.model.config.memory_hz)
+                session.push(
+                    picture, None if patches is None else patches[i], i / self.model.config.memory_hz
+                )
                 for i, picture in enumerate(pictures)
             ]
             masks.append(np.stack([r.mask_logits for r in results]))

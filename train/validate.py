@@ -70,10 +70,14 @@ def validate(
         logits, presence = _predict(model, texts, clip, device)
         quiet, quiet_presence = _predict(model, texts, muted, device)
         shown = (logits > np.log(_THRESHOLD / (1 - _THRESHOLD))) & (presence >= 0.5)[..., None, None]
-        quiet_shown = (quiet > np.log(_THRESHOLD / (1 - _THRESHOLD))) & (quiet_presence >= 0.5)[..., None, None]
+        quiet_shown = (quiet > np.log(_THRESHOLD / (1 - _THRESHOLD))) & (quiet_presence >= 0.5)[
+            ..., None, None
+        ]
         truth = clip.masks >= 0.5
         for n, kind in enumerate(clip.kinds):
-            scores["presence_accuracy"].append(float(np.mean((presence[:, n] >= 0.5) == (clip.presence[:, n] > 0))))
+            scores["presence_accuracy"].append(
+                float(np.mean((presence[:, n] >= 0.5) == (clip.presence[:, n] > 0)))
+            )
             if kind == "null":
                 scores["S_null"].append(float(np.sqrt(np.mean(shown[:, n]))))
                 continue

@@ -21,7 +21,9 @@ def add_parser(subparsers: Any) -> None:
     """Add the subcommand `video`."""
     parser = subparsers.add_parser("video", help="write one generated scene as an MP4 with sound")
     parser.add_argument("--out", type=Path, required=True, metavar="MP4")
-    parser.add_argument("--pack", default=None, metavar="FILE", help="default: runs/scenes.pack, built where it is missing")
+    parser.add_argument(
+        "--pack", default=None, metavar="FILE", help="default: runs/scenes.pack, built where it is missing"
+    )
     parser.add_argument("--split", default="test_s")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--index", type=int, default=0, help="which scene of that seed")
@@ -58,7 +60,18 @@ def write_video(scene: Scene, out: Path, width: int, height: int, rate: int) -> 
             wav.setframerate(SAMPLE_RATE_HZ)
             wav.writeframes((np.clip(scene.waveform(), -1, 1) * 32767).astype("<i2").tobytes())
         command = ["ffmpeg", "-loglevel", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24"]
-        command += ["-s", f"{width}x{height}", "-r", str(rate), "-i", "-", "-i", str(sound), "-c:v", "libx264"]
+        command += [
+            "-s",
+            f"{width}x{height}",
+            "-r",
+            str(rate),
+            "-i",
+            "-",
+            "-i",
+            str(sound),
+            "-c:v",
+            "libx264",
+        ]
         command += ["-crf", "25", "-preset", "slow", "-pix_fmt", "yuv420p", "-c:a", "aac", "-b:a", "64k"]
         command += ["-movflags", "+faststart", str(out)]
         with subprocess.Popen(command, stdin=subprocess.PIPE) as process:

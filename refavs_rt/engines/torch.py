@@ -46,6 +46,8 @@ class TorchEngine:
     @torch.inference_mode()
     def _run(self, graph: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
         spec = self._specs[graph]
-        given = (torch.from_numpy(np.ascontiguousarray(inputs[x.name])).to(self._torch_device) for x in spec.inputs)
+        given = (
+            torch.from_numpy(np.ascontiguousarray(inputs[x.name])).to(self._torch_device) for x in spec.inputs
+        )
         outputs = getattr(self.model, graph)(*given)
         return {x.name: y.float().cpu().numpy() for x, y in zip(spec.outputs, outputs, strict=True)}

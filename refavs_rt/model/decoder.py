@@ -44,13 +44,16 @@ class MaskDecoder(nn.Module):
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.decoder_layers))
         self.norm = nn.LayerNorm(width)
         self.object = nn.Linear(width, 2)
-        self.embedding = nn.Sequential(
-            nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, config.pixel_width)
-        )
+        last = nn.Linear(width, config.pixel_width)
         with torch.no_grad():  # small first mask logits: a sum over queries of products of pixel_width terms
-            self.embedding[-1].weight.mul_(0.1)
+            last.weight.mul_(0.1)
+        self.embedding = nn.Sequential(
+            nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), last
+        )
 
-    def forward(self, queries: Tensor, query_place: Tensor, memory: PixelMemory) -> tuple[Tensor, list[QueryPrediction]]:
+    def forward(
+        self, queries: Tensor, query_place: Tensor, memory: PixelMemory
+    ) -> tuple[Tensor, list[QueryPrediction]]:
         """Decode.
 
         Args:
@@ -96,7 +99,9 @@ class _Layer(nn.Module):
     def forward(self, x: Tensor, place: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         sentences, queries = x.shape[1:3]
         folded = (x + place).flatten(1, 2)
-        attended = self.cross.attend(folded, keys, values, mask.flatten(1, 2)).unflatten(1, (sentences, queries))
+        attended = self.cross.attend(folded, keys, values, mask.flatten(1, 2)).unflatten(
+            1, (sentences, queries)
+        )
         x = self.norm_cross(x + attended)
         y = x + place
         x = self.norm_self(x + self.self_attention(y, y, x))

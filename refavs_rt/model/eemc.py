@@ -88,13 +88,13 @@ class EEMC(nn.Module):
         audio, visual = self.audio_branch.project(text), self.visual_branch.project(text)
         return text, _stack(audio), _stack(visual)
 
-    def vision(
-        self, frame: Tensor, ring_k: Tensor, ring_v: Tensor, ring_age: Tensor
-    ) -> tuple[Tensor, ...]:
+    def vision(self, frame: Tensor, ring_k: Tensor, ring_v: Tensor, ring_age: Tensor) -> tuple[Tensor, ...]:
         """Once a frame: all that no sentence changes, as the contract's `vision`."""
         maps = self.backbone(frame)
         present = self.visual_branch.project(self.visual_tokens(maps))
-        attended, lse = self.visual_branch.ring_partial(present, Projected(ring_k, ring_k, ring_v), ring_age > 0)
+        attended, lse = self.visual_branch.ring_partial(
+            present, Projected(ring_k, ring_k, ring_v), ring_age > 0
+        )
         memory = self.pixel_decoder(self.pixel_decoder.pyramid(maps))
         pixels = [x for pair in zip(memory.keys, memory.values, strict=True) for x in pair]
         return (
@@ -131,7 +131,9 @@ class EEMC(nn.Module):
         visual_ring = Projected(*(given[f"ring_visual_{part}"] for part in "kkv"))
         text_visual = Projected(*given["text_visual_qkv"].unbind(1))
         partial = given["visual_attended"], given["visual_lse"]
-        o_visual, text_seen = self.visual_branch.step(visual, partial, visual_ring, seen, text_visual, text_mask)
+        o_visual, text_seen = self.visual_branch.step(
+            visual, partial, visual_ring, seen, text_visual, text_mask
+        )
         visual_tokens = self.visual_branch.remember(o_visual, given["memory_visual"], weight)
 
         text = (given["text"] + text_heard + text_seen) / 3
@@ -141,7 +143,7 @@ class EEMC(nn.Module):
         window_age = torch.cat([ages, torch.zeros_like(ages[:, :1])], dim=1)
         window_seen = torch.cat([known, torch.ones_like(known[:, :1])], dim=1)
         memory = self._pixel_memory(given)
-        queries, predictions, presence = self._segment(
+        predictions, presence = self._segment(
             window[None],
             window_age,
             window_seen[None],
@@ -221,7 +223,7 @@ class EEMC(nn.Module):
         picked = [m.unflatten(0, (batch, ticks))[:, chosen].flatten(0, 1) for m in maps]
         pyramid = self.pixel_decoder.pyramid(picked)
         memory = self.pixel_decoder(pyramid)
-        _, predictions, presence = self._segment(
+        predictions, presence = self._segment(
             by_frame(window_audio),
             age[None],
             by_frame(window_seen),
@@ -249,7 +251,7 @@ class EEMC(nn.Module):
         text: Tensor,
         text_mask: Tensor,
         memory: PixelMemory,
-    ) -> tuple[Tensor, list[QueryPrediction], Tensor]:
+    ) -> tuple[list[QueryPrediction], Tensor]:
         """Integration, prompting, decoding of B frames with N sentences each (inputs [B, N, ...])."""
         frames, sentences = audio.shape[:2]
         cues, mask = self.integration(
@@ -266,7 +268,7 @@ class EEMC(nn.Module):
         presence = self.presence_head(
             mean_cue.unflatten(0, (frames, sentences)), queries, predictions[-1].object_share()
         )
-        return queries, predictions, presence
+        return predictions, presence
 
     def _pixel_memory(self, given: dict[str, Tensor]) -> PixelMemory:
         layers = range(self.config.decoder_layers)

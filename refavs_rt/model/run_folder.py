@@ -1,9 +1,9 @@
 """Reading a run folder, where training, evaluation and export meet.
 
-    RUN/config.json          the ModelConfig
-    RUN/settings.json        how it was trained, on what material and under which licences
-    RUN/model.safetensors    the averaged weights, frozen parts included
-    RUN/tokenizer.json       the sentence encoder's tokenizer
+RUN/config.json          the ModelConfig
+RUN/settings.json        how it was trained, on what material and under which licences
+RUN/model.safetensors    the averaged weights, frozen parts included
+RUN/tokenizer.json       the sentence encoder's tokenizer
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def load_run(path: Path) -> Run:
     try:
         tokenizer = (path / TOKENIZER).read_bytes()
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path / TOKENIZER} is missing: has the run saved a checkpoint yet?") from error
+        raise CheckpointError(
+            f"{path / TOKENIZER} is missing: has the run saved a checkpoint yet?"
+        ) from error
     return Run(path, model, tokenizer, training)
 
 

@@ -98,7 +98,9 @@ def step(
 def step_state(rings: Rings, sentences: list[Sentence]) -> dict[str, Tensor]:
     """The step graph's inputs that come from the state, by the contract's names."""
     dtype = rings.visual_k.dtype
-    text, text_audio, text_visual = (torch.stack(parts) for parts in zip(*(s.features for s in sentences), strict=True))
+    text, text_audio, text_visual = (
+        torch.stack(parts) for parts in zip(*(s.features for s in sentences), strict=True)
+    )
     counts = torch.tensor([s.count for s in sentences])
     return {
         "token_mask": torch.stack([s.token_mask for s in sentences]),

@@ -72,9 +72,11 @@ class TemporalBranch(nn.Module):
             added_at: [B, N] int, the first tick of each sentence.
         """
         heads = self.heads
-        batch, ticks, tokens, _ = modality.q.shape
+        ticks, tokens = modality.q.shape[1:3]
         sentences, length = text.q.shape[1:3]
-        q, k, v = (split_heads(x.flatten(1, 2), heads) for x in (modality.q, modality.k, modality.v))  # [B, h, T*P, d]
+        q, k, v = (
+            split_heads(x.flatten(1, 2), heads) for x in (modality.q, modality.k, modality.v)
+        )  # [B, h, T*P, d]
         t_q, t_k, t_v = (split_heads(x, heads) for x in (text.q, text.k, text.v))  # [B, N, h, L, d]
 
         seen = band.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1)
@@ -87,9 +89,13 @@ class TemporalBranch(nn.Module):
         # A sentence's queries are the same at every tick, so each tick's keys are attended to once and the partial results
         # are merged over the band.
         folded = t_q.transpose(1, 2).flatten(2, 3)  # [B, h, N*L, d]
-        k_ticks, v_ticks = (x.unflatten(2, (ticks, tokens)).transpose(1, 2) for x in (k, v))  # [B, T, h, P, d]
+        k_ticks, v_ticks = (
+            x.unflatten(2, (ticks, tokens)).transpose(1, 2) for x in (k, v)
+        )  # [B, T, h, P, d]
         o_tick, lse_tick = partial_attention(folded[:, None], k_ticks, v_ticks)  # [B, T, h, N*L, d]
-        share = lse_tick.unsqueeze(1).masked_fill(~band[None, :, :, None, None], float("-inf"))  # [B, T, T', h, N*L]
+        share = lse_tick.unsqueeze(1).masked_fill(
+            ~band[None, :, :, None, None], float("-inf")
+        )  # [B, T, T', h, N*L]
         lse_band = torch.logsumexp(share, dim=2)
         o_band = torch.einsum("btjhq,bjhqd->bthqd", (share - lse_band.unsqueeze(2)).exp(), o_tick)
         o_own, lse_own = partial_attention(t_q, t_k, t_v, text_mask[:, :, None, None, :])  # [B, N, h, L, d]
@@ -150,7 +156,9 @@ class TemporalBranch(nn.Module):
         o_own, lse_own = partial_attention(t_q, t_k, t_v, text_mask[:, None, None, :])
         return o, self.out(join_heads(merge_partial(o_band, lse_band, o_own, lse_own)))
 
-    def _window(self, present: Projected, ring: Projected, ring_seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _window(
+        self, present: Projected, ring: Projected, ring_seen: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Keys and values [B, h, (R + 1) * P, d] of the ring and the present, and their mask [B, 1, 1, (R + 1) * P]."""
         tokens = present.k.shape[1]
         k = split_heads(torch.cat([ring.k.flatten(1, 2), present.k], dim=1), self.heads)

@@ -1,4 +1,4 @@
-"""Real pictures and real sounds for scenes: which there are (`catalogue`), how they are packed (`build`), how they are read (`pack`)."""
+"""Real pictures and sounds for scenes: which there are (`catalogue`), how they are packed (`build`) and read (`pack`)."""
 
 from __future__ import annotations
 

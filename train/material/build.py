@@ -45,7 +45,7 @@ _BACKGROUND_SIDE = 720
 _PHOTO_SIDE = 480
 _LONGEST_S = 10.0
 _MELODY_S = 8.0
-_TRAIN_MELODIES = 6
+_TRAIN_MELODIES: tuple[Split, ...] = ("train",) * 6
 _HELD_OUT_MELODIES: tuple[Split, ...] = ("val", "test", "test")
 _LICENCE_STAMPS = "GPL-2+ (tuxpaint-stamps-default)"
 _LICENCE_GCOMPRIS = "GPL-3+ (gcompris-qt-data)"
@@ -178,7 +178,7 @@ class _Builder:
         """Class -> renderings of both banks; two fluidsynths at a time, since each reads its bank anew."""
         jobs: list[tuple[str, str, Path, int, Split, str]] = []
         for source, file, licence in _BANKS:
-            splits = ("train",) * _TRAIN_MELODIES if source == "bank:timgm" else _HELD_OUT_MELODIES
+            splits = _TRAIN_MELODIES if source == "bank:timgm" else _HELD_OUT_MELODIES
             for name in INSTRUMENTS:
                 for k, split in enumerate(splits):
                     seed = k if source == "bank:timgm" else 100 + k

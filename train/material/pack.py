@@ -175,7 +175,7 @@ class Pack:
         """Samples in [-1, 1] at 16 kHz, read-only."""
         samples = self._sounds.get(entry)
         if samples is None:
-            samples = decode_sound(self._entries[entry]).astype(np.float32) / 32768
+            samples = decode_sound(self._entries[entry]).astype(np.float32) / np.float32(32768)
             samples.flags.writeable = False
             _remember(self._sounds, entry, samples, 600)
         return samples

@@ -143,7 +143,7 @@ def _tiles(height: int, width: int, rng: np.random.Generator) -> NDArray[np.floa
 
 def _field(height: int, width: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """Sky over ground, with hills between them."""
-    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j].astype(np.float32)
+    y = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j][0].astype(np.float32)
     blue = np.array([rng.uniform(60, 200), rng.uniform(120, 210), rng.uniform(160, 250)], np.float32)
     sky = _mix(y, blue, np.full(3, rng.uniform(170, 245), np.float32))
     clouds = np.clip((fractal(height, width, rng, 3, 5) - 0.5) * 4, 0, 1)[..., None] * rng.uniform(0, 0.8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -180,7 +181,7 @@ class _Speaker:
         self.add("order", _first(heard, lambda i: -onset(i), ORDER_GAP_S), "last", w.LAST, word=word)
         if len(heard) == 3:
             middle = sorted(heard, key=onset)
-            if all(onset(b) - onset(a) > ORDER_GAP_S for a, b in zip(middle, middle[1:], strict=False)):
+            if all(onset(b) - onset(a) > ORDER_GAP_S for a, b in itertools.pairwise(middle)):
                 self.add("order", middle[1], "second", w.SECOND, word=word)
         if self.rng.random() < 0.4:
             self.add("order", _first(heard, end, 1.0), "stops", w.STOPS_FIRST, word=word)
@@ -250,10 +251,14 @@ class _Speaker:
         facts = self.facts
         others = tuple(i for i in facts.all if i != reference)
         heard = tuple(i for i in others if i in facts.sounding)
-        for word, group, kind in (("object", others, "place"), ("sounding object", heard, "combination")):
+        groups: tuple[tuple[str, tuple[int, ...], Kind], ...] = (
+            ("object", others, "place"),
+            ("sounding object", heard, "combination"),
+        )
+        for word, group, kind in groups:
             for side in ("left", "right"):
                 self.add(
-                    _kind(kind),
+                    kind,
                     self._beside(side, reference, group),
                     "beside",
                     w.BESIDE[side],
@@ -316,14 +321,15 @@ class _Speaker:
         shorter = [i for i in heard if _longer(facts.duration(reference), facts.duration(i))]
         louder = [i for i in heard if facts.louder(i, reference)]
         lower = [i for i in heard if facts.louder(reference, i)]
-        for kind, detail, found, rest, phrases in (
+        comparisons: tuple[tuple[Kind, str, list[int], list[int], tuple[str, ...]], ...] = (
             ("order", "duration", longer, shorter, w.LONGER_THAN),
             ("order", "duration", shorter, longer, w.SHORTER_THAN),
             ("loudness", "than", louder, lower, w.LOUDER_THAN),
             ("loudness", "than", lower, louder, w.LOWER_THAN),
-        ):
+        )
+        for kind, detail, found, rest, sentences in comparisons:
             if len(found) == 1 and len(found) + len(rest) == len(heard):
-                self.add(_kind(kind), found[0], detail, phrases, word="object", other=self._name(names))
+                self.add(kind, found[0], detail, sentences, word="object", other=self._name(names))
 
     def _named_order(self, index: int, reference: int, detail: str, names: list[str]) -> None:
         """'The dog that barks after the guitar starts.'"""
@@ -337,10 +343,6 @@ class _Speaker:
             f"the {{word}} sounding {detail} the {{other}}.",
         )
         self.add("combination", index, detail, phrases, word=self._name(own), other=self._name(names))
-
-
-def _kind(name: str) -> Kind:
-    return next(kind for kind in KINDS if kind == name)
 
 
 def _first(group: tuple[int, ...], value: Callable[[int], float], gap: float) -> int | None:

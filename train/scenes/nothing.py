@@ -98,17 +98,16 @@ def _elsewhere(facts: Facts, rng: np.random.Generator) -> list[Expression]:
         if not names or not others:
             continue
         heard = [i for i in others if i in facts.sounding]
-        for side, opposite in (
-            ("left", lambda i: facts.left_of(reference, i)),
-            ("right", lambda i: facts.left_of(i, reference)),
-        ):
-            if all(opposite(i) for i in others):
+        on_right = {i for i in others if facts.left_of(reference, i)}
+        on_left = {i for i in others if facts.left_of(i, reference)}
+        for side, opposite in (("left", on_right), ("right", on_left)):
+            if opposite.issuperset(others):
                 out.append(_null(pick(w.BESIDE[side], rng, word="object", other=names[0]), "place"))
-            if heard and all(opposite(i) for i in heard):
+            if heard and opposite.issuperset(heard):
                 out.append(_null(pick(w.BESIDE[side], rng, word="sounding object", other=names[0]), "place"))
             for i in others:
                 own = facts.names(i)
-                if own and opposite(i):
+                if own and i in opposite:
                     out.append(_null(pick(w.BESIDE[side], rng, word=own[0], other=names[0]), "place"))
     return out
 

@@ -209,8 +209,8 @@ def _recolour(pixels: NDArray[np.uint8], look: Look) -> NDArray[np.uint8]:
     colour = grey[..., None] + look.saturation * (colour - grey[..., None])
     total = max(float(alpha.sum()), 1.0)
     mean = float(grey.sum()) / total
-    colour = (mean * alpha + look.contrast * (colour - mean * alpha)) * look.brightness
-    return np.concatenate([np.clip(colour, 0, alpha), alpha], axis=2).astype(np.uint8)
+    changed = (mean * alpha + look.contrast * (colour - mean * alpha)) * look.brightness
+    return np.concatenate([np.clip(changed, 0, alpha), alpha], axis=2).astype(np.uint8)
 
 
 def _blur_premultiplied(image: Image.Image, radius: float) -> Image.Image:
