@@ -100,6 +100,8 @@ void Sink::open_encoder() {
     encoder_->framerate = av_d2q(options_.frame_rate, 100000);
     encoder_->sample_aspect_ratio = options_.pixel_aspect;
     encoder_->gop_size = std::max(1, static_cast<int>(std::lround(2.0 * options_.frame_rate)));
+    // Frames come at any times; were they stored out of order, MP4 would tell too short a duration.
+    encoder_->max_b_frames = 0;
     encoder_->color_range = AVCOL_RANGE_MPEG;
     encoder_->colorspace = hd ? AVCOL_SPC_BT709 : AVCOL_SPC_SMPTE170M;
     encoder_->color_primaries = hd ? AVCOL_PRI_BT709 : AVCOL_PRI_SMPTE170M;

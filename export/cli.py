@@ -60,6 +60,7 @@ def export(run: Path, out: Path) -> Bundle:
     from refavs_rt.engines import open_engine
     from refavs_rt.model.run_folder import load_run
 
+    from .card import CARD, model_card
     from .parity import compare_random, compare_stream
     from .to_onnx import export_graphs
 
@@ -72,6 +73,7 @@ def export(run: Path, out: Path) -> Bundle:
     loaded = load_run(run)
     graphs = export_graphs(loaded.model, lambda name: say(f"exporting the {name} graph"))
     files = {graph_file(name): data for name, data in graphs.items()} | {TOKENIZER: loaded.tokenizer}
+    files[CARD] = model_card(loaded).encode()
     fields: dict[str, Any] = {"tools": _tool_versions(), "training": loaded.training}
     with tempfile.TemporaryDirectory(prefix="refavs-export-") as scratch:
         draft = write_bundle(Path(scratch, "draft"), loaded.model.config, files, parity={}, **fields)

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from refavs_rt.contract import GRAPHS, GraphSpec, TensorSpec, graph_specs
 from refavs_rt.model.eemc import EEMC
 
+from .compact import fold, store_half
+
 OPSET = 18
 
 _DTYPES = {"float32": torch.float32, "int64": torch.int64, "bool": torch.bool}
@@ -23,7 +25,7 @@ _EXAMPLE_AXIS = 2
 
 
 def export_graphs(model: EEMC, progress: Callable[[str], None] = lambda stage: None) -> dict[str, bytes]:
-    """Export `model` graph by graph.
+    """Export `model` graph by graph. The model is made compact in place first (`compact.fold`).
 
     Args:
         progress: called with each graph's name before its export.
@@ -32,6 +34,7 @@ def export_graphs(model: EEMC, progress: Callable[[str], None] = lambda stage: N
         {graph name: serialised ONNX model}, all names and axes as in the contract, checked by `onnx.checker`.
     """
     model = model.eval().float().cpu()
+    fold(model.backbone)
     graphs = {}
     for name in GRAPHS:
         progress(name)
@@ -83,6 +86,7 @@ def _export(model: EEMC, graph: GraphSpec) -> bytes:
     proto = program.model_proto
     _name_axes(proto, graph)
     _strip_metadata(proto)
+    store_half(proto)
     onnx.checker.check_model(proto, full_check=True)
     return proto.SerializeToString()
 

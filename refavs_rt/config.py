@@ -53,7 +53,7 @@ class ModelConfig:
     decoder_layers: int = 3
     decoder_hidden: int = 384
     backbone: Literal["efficientnet_lite0", "tiny"] = "efficientnet_lite0"
-    backbone_channels: tuple[int, int, int, int] = (24, 40, 112, 320)
+    backbone_channels: tuple[int, int, int, int] = (24, 40, 112, 1280)
     """Channels of the backbone's maps at strides 4, 8, 16 and 32."""
     audio_channels: tuple[int, int, int, int] = (32, 64, 128, 256)
     """Channels of the four blocks of the audio CNN."""

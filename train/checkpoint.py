@@ -35,6 +35,8 @@ __all__ = [
     "SETTINGS",
     "TOKENIZER",
     "CheckpointError",
+    "append_row",
+    "drop_rows_after",
     "load_config",
     "load_model",
     "load_resume",
@@ -93,4 +95,27 @@ def write_json(path: Path, value: Any) -> None:
     """Write `value` in one move."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(partial, path)
+
+
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """Add one line of JSON to a curve."""
+    with path.open("a") as log:
+        log.write(json.dumps(row) + "\n")
+
+
+def drop_rows_after(path: Path, step: int) -> None:
+    """Cut a curve back to `step`: what came after it is trained again. A line that was not finished is dropped too."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if row["step"] <= step:
+            kept.append(line + "\n")
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("".join(kept))
     os.replace(partial, path)

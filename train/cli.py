@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from refavs_rt.config import PRESETS
 
@@ -58,7 +59,7 @@ def _subcommand(arguments: list[str]) -> int:
 
 
 def _train_parser() -> argparse.ArgumentParser:
-    from .loop import TrainConfig
+    from .loop import Precision, TrainConfig
 
     parser = argparse.ArgumentParser(
         prog="python -m train", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -69,11 +70,11 @@ def _train_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, default=None, metavar="RUN", help="default: runs/TIME")
     for field in dataclasses.fields(TrainConfig):
-        if isinstance(field.default, (int, float, str)):
-            flag = "--" + field.name.replace("_", "-")
-            parser.add_argument(
-                flag, type=type(field.default), default=field.default, help=f"default {field.default}"
-            )
+        flag, default = "--" + field.name.replace("_", "-"), field.default
+        if isinstance(default, str):
+            parser.add_argument(flag, choices=get_args(Precision), default=default, help=f"default {default}")
+        elif isinstance(default, (int, float)):
+            parser.add_argument(flag, type=type(default), default=default, help=f"default {default}")
     parser.add_argument(
         "--threads", type=int, default=0, help="threads of torch on a CPU; default: its own choice"
     )
@@ -91,9 +92,9 @@ def _train(args: argparse.Namespace) -> int:
     values = {f.name: getattr(args, f.name) for f in dataclasses.fields(TrainConfig) if hasattr(args, f.name)}
     runs = Path("runs")
     out = args.out or runs / time.strftime("%Y-%m-%d_%H-%M-%S")
-    model_config = PRESETS[args.preset]
+    config = TrainConfig(**values)
     source = open_source(args.data, runs)
-    trainer = Trainer(out, model_config, TrainConfig(**values), source)
+    trainer = Trainer(out, PRESETS[args.preset], config, source)
     _link_latest(runs, out)
     print(f"training {args.preset} on {trainer.device} into {out} from step {trainer.step}", flush=True)
     trainer.run()
@@ -112,9 +113,20 @@ def _link_latest(runs: Path, out: Path) -> None:
 def _user_errors() -> tuple[type[Exception], ...]:
     """Errors that are the user's to mend: shown as one line, without a traceback."""
     from refavs_rt.bundle import BundleError
+    from refavs_rt.engines import EngineError
 
     from .checkpoint import CheckpointError
     from .data import DataError
+    from .loop import TrainingError
     from .material import MaterialError
 
-    return (BundleError, CheckpointError, DataError, MaterialError, FileNotFoundError, ModuleNotFoundError)
+    return (
+        BundleError,
+        CheckpointError,
+        DataError,
+        EngineError,
+        MaterialError,
+        TrainingError,
+        FileNotFoundError,
+        ModuleNotFoundError,
+    )

@@ -50,6 +50,8 @@ class Row:
     text: str
     is_null: bool
     """Nothing in the clip fits the expression."""
+    line: int
+    """Of the table: clips may take turns in it."""
     kind: str | None = None
     other_recording: bool = False
     """The object sounds with a recording that training never plays (generated scenes only)."""
@@ -63,11 +65,11 @@ class Table:
 
     folder: Path
     rows: list[Row]
-    missing_clips: list[str] = field(default_factory=list)
-    """Clips that the table names and the disk lacks."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Clip or uid -> why it is not among the rows: the disk lacks the clip, or the row cannot be read."""
 
     def by_clip(self) -> Iterator[tuple[str, list[Row]]]:
-        """Clips in table order with their rows."""
+        """Clips in the order of their first rows, each with all its rows."""
         groups: dict[str, list[Row]] = {}
         for row in self.rows:
             groups.setdefault(row.clip, []).append(row)
@@ -98,54 +100,84 @@ class ClipMedia:
 
 
 def read_table(folder: Path, split: str | None = None) -> Table:
-    """The rows of `metadata.csv`, rows marked with no known split left out.
+    """The rows of `metadata.csv` whose clips are on disk, rows marked with no known split left out.
 
     Raises:
         DataError: the folder, the table or a column is missing, or no row is left.
     """
-    path = folder / "metadata.csv"
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            columns = reader.fieldnames or []
-            lacking = [name for name in _COLUMNS if name not in columns]
-            if lacking:
-                raise DataError(f"{path} has no column {lacking[0]!r}; it must have {', '.join(_COLUMNS)}")
-            lines = list(reader)
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{path} is missing; write scenes with: python -m train scenes --out {folder} --clips 10"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not a table: {error}") from error
-    extra = _side_file(folder / "rows.jsonl")
-    rows = [_row(line, extra.get(line["uid"], {})) for line in lines if line["split"] in SPLITS]
-    rows = [row for row in rows if split is None or row.split == split]
+    rows, left_out = read_rows(folder / "metadata.csv", split)
     media = folder / "media"
     present = {p.name for p in media.iterdir()} if media.is_dir() else set()
-    missing = sorted({row.clip for row in rows} - present)
+    missing = {row.clip: f"{media / row.clip} is missing" for row in rows if row.clip not in present}
     rows = [row for row in rows if row.clip in present]
     if not rows:
         wanted = f"of split {split!r} " if split else ""
         raise DataError(
-            f"{folder} has no rows {wanted}with their clips under {media} ({len(missing)} clips missing)"
+            f"{folder} has no rows {wanted}with their clips under {media} ({len(missing)} clips missing); "
+            "put the clips there or choose another split"
         )
-    return Table(folder, rows, missing)
+    return Table(folder, rows, missing | left_out)
+
+
+def read_rows(path: Path, split: str | None = None) -> tuple[list[Row], dict[str, str]]:
+    """The usable rows of a table and, by uid, why others of the split are not; what `rows.jsonl` beside it says is taken in.
+
+    Raises:
+        DataError: the table, a column or a closing quotation mark is missing, or a file is damaged.
+    """
+    rows: list[Row] = []
+    left_out: dict[str, str] = {}
+    extra = _side_file(path.with_name("rows.jsonl"))
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            lacking = [name for name in _COLUMNS if name not in (reader.fieldnames or [])]
+            if lacking:
+                raise DataError(f"{path} has no column {lacking[0]!r}; it must have {', '.join(_COLUMNS)}")
+            for cells in reader:
+                line = {name: (cells[name] or "").strip() for name in _COLUMNS}
+                place = f"{path}, line {reader.line_num}"
+                if any("\n" in cell for cell in line.values()):
+                    raise DataError(f"{place}: a line break in a cell; close the quotation mark before it")
+                if line["split"] not in SPLITS or split not in (None, line["split"]):
+                    continue
+                if any(cells.get(None) or ()):
+                    left_out[line["uid"]] = f"{place}: more cells than columns; quote the expression"
+                elif not line["uid"] or not line["exp"]:
+                    left_out[line["uid"] or place] = f"{place}: no uid or no expression; write one"
+                else:
+                    rows.append(_row(line, reader.line_num, extra.get(line["uid"], {})))
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path} is missing; write scenes with: python -m train scenes --out {path.parent} --clips 10"
+        ) from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as a table: {error}") from error
+    return rows, left_out
+
+
+def count_frames(folder: Path, clip: str) -> int:
+    """Frames of a clip, up to the last; other files beside them do not count."""
+    numbers = (p.stem for p in (folder / "media" / clip / "frames").glob("*.jpg"))
+    return max((int(number) + 1 for number in numbers if number.isdecimal()), default=0)
 
 
 def read_clip(folder: Path, clip: str, size: int) -> ClipMedia:
     """Frames and sound of a clip, frames stretched to `size`.
 
     Raises:
-        DataError: it has no frames, or a file is damaged.
+        DataError: it has no frames, one between others is missing, or a file is damaged.
     """
     media = folder / "media" / clip
-    paths = sorted((media / "frames").glob("*.jpg"), key=lambda p: (len(p.stem), p.stem))
-    if not paths:
+    count = count_frames(folder, clip)
+    if not count:
         raise DataError(f"{media / 'frames'} has no frames")
-    frames = np.stack([_picture(path, size) for path in paths])
+    frames = []
+    for i in range(count):
+        picture = _picture(media / "frames" / f"{i}.jpg", "RGB")
+        frames.append(np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR)))
     sound = media / "audio.wav"
-    return ClipMedia(frames, _read_wav(sound) if sound.exists() else None)
+    return ClipMedia(np.stack(frames), _read_wav(sound) if sound.exists() else None)
 
 
 def read_masks(folder: Path, row: Row, count: int) -> NDArray[np.bool_]:
@@ -157,20 +189,10 @@ def read_masks(folder: Path, row: Row, count: int) -> NDArray[np.bool_]:
     if row.is_null:
         return np.zeros((count, 256, 256), bool)
     masks = folder / "gt_mask" / row.clip / f"fid_{row.object_id}"
-    out = []
-    for i in range(count):
-        path = masks / f"{i:05d}.png"
-        try:
-            with Image.open(path) as image:
-                out.append(truth_mask(np.asarray(image.convert("L"))))
-        except FileNotFoundError as error:
-            raise DataError(f"{path} is missing") from error
-        except OSError as error:
-            raise DataError(f"{path} is damaged: {error}") from error
-    return np.stack(out)
+    return np.stack([truth_mask(np.asarray(_picture(masks / f"{i:05d}.png", "L"))) for i in range(count)])
 
 
-def _row(line: dict[str, str], extra: dict[str, Any]) -> Row:
+def _row(line: dict[str, str], number: int, extra: dict[str, Any]) -> Row:
     uid = line["uid"]
     return Row(
         uid=uid,
@@ -179,6 +201,7 @@ def _row(line: dict[str, str], extra: dict[str, Any]) -> Row:
         object_id=line["fid"],
         text=line["exp"],
         is_null=uid.startswith(NULL_PREFIXES),
+        line=number,
         kind=extra.get("kind"),
         other_recording=bool(extra.get("other_recording", False)),
         swap_uid=extra.get("swap_uid"),
@@ -186,20 +209,25 @@ def _row(line: dict[str, str], extra: dict[str, Any]) -> Row:
 
 
 def _side_file(path: Path) -> dict[str, dict[str, Any]]:
-    if not path.exists():
-        return {}
     try:
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-    except ValueError as error:
-        raise DataError(f"{path} is damaged: {error}") from error
-    return {row["uid"]: row for row in rows}
+        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        return {row["uid"]: row for row in rows}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} is damaged ({error}); without the file all is read but the kinds of rows"
+        ) from error
 
 
-def _picture(path: Path, size: int) -> NDArray[np.uint8]:
+def _picture(path: Path, mode: str) -> Image.Image:
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
-    except OSError as error:
+            return image.convert(mode)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        # PIL says SyntaxError of a broken PNG
         raise DataError(f"{path} is damaged: {error}") from error
 
 
@@ -207,19 +235,22 @@ def _read_wav(path: Path) -> NDArray[np.float32]:
     """16-bit PCM of any rate and channel count as 16 kHz mono."""
     try:
         with wave.open(str(path)) as wav:
-            if wav.getsampwidth() != 2:
-                raise DataError(f"{path} has {8 * wav.getsampwidth()}-bit samples; convert it to 16-bit PCM")
-            rate, channels = wav.getframerate(), wav.getnchannels()
-            samples = np.frombuffer(wav.readframes(wav.getnframes()), "<i2")
-    except (wave.Error, EOFError) as error:
-        raise DataError(f"{path} is damaged: {error}") from error
-    mono = samples.reshape(-1, channels).mean(axis=1, dtype=np.float32) / 32768
-    if rate == SAMPLE_RATE_HZ:
+            bits, rate, channels = 8 * wav.getsampwidth(), wav.getframerate(), wav.getnchannels()
+            count = wav.getnframes()
+            data = wav.readframes(count)
+    except (wave.Error, EOFError, OSError) as error:
+        reason = str(error) or "it ends too early"
+        raise DataError(f"{path} cannot be read: {reason}; it must be 16-bit PCM") from error
+    if bits != 16:
+        raise DataError(f"{path} has {bits}-bit samples; convert it to 16-bit PCM")
+    if len(data) != 2 * channels * count or rate < 1:
+        raise DataError(f"{path} is damaged: {len(data)} bytes of sound, not {2 * channels * count}")
+    samples = np.frombuffer(data, "<i2").reshape(-1, channels)
+    mono = samples.mean(axis=1, dtype=np.float32) / 32768
+    if rate == SAMPLE_RATE_HZ or not len(mono):
         return mono
     from scipy.signal import resample_poly
 
     divisor = int(np.gcd(rate, SAMPLE_RATE_HZ))
-    resampled: NDArray[np.float32] = resample_poly(mono, SAMPLE_RATE_HZ // divisor, rate // divisor).astype(
-        np.float32
-    )
-    return resampled
+    resampled = resample_poly(mono, SAMPLE_RATE_HZ // divisor, rate // divisor)
+    return np.asarray(resampled, np.float32)

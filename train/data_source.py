@@ -1,27 +1,97 @@
-"""What `--data` names: a pack for generated scenes, built on first use."""
+"""What `--data` names: generated scenes from a pack, built on first use, or a data set on disk."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
+from torch.utils.data import Dataset
+
+from .batches import Batch, BatchConfig, Clip, SceneBatches
+from .disk_batches import DiskSource
 from .material import Pack, build_pack
+from .scenes import SceneGenerator
+from .validate import scene_clips
+
+PACK_FILE = "scenes.pack"
+_SCENES = "scenes:"
+_DATA = (
+    "generated scenes: photo cut-outs and sounds of the Tux Paint stamps, sounds and backgrounds of GCompris, melodies of the "
+    "sound banks TimGM6mb and FluidR3; the frozen backbone is EfficientNet-Lite0 trained on ImageNet, the frozen sentence "
+    "encoder all-MiniLM-L6-v2"
+)
+"""What the generated scenes and the frozen parts are made of, for manifests and model cards."""
 
 
-def open_source(data: str | None, runs: Path) -> Pack:
-    """The pack that `data` names; without one, `runs/scenes.pack`, built where it does not exist yet.
+class Source(Protocol):
+    """Where a run gets its clips from."""
+
+    names: tuple[str, ...]
+    """Names of the classes, for the dense supervision."""
+    material: dict[str, str]
+    """`data` and `licence`: what the weights come from, for manifests and model cards."""
+
+    def batches(self, config: BatchConfig, seed: int) -> Dataset[Batch]:
+        """Batch number `step` for each step, the same for the same seed."""
+
+    def validation(self, count: int, image_size: int) -> Sequence[Clip]:
+        """At most `count` clips that training never sees."""
+
+
+class SceneSource:
+    """Scenes generated in memory."""
+
+    def __init__(self, pack: Pack) -> None:
+        self.pack = pack
+        self.names = pack.train_class_names
+        self.material = {"data": _DATA, "licence": "; ".join(sorted(_licences(pack)))}
+
+    def batches(self, config: BatchConfig, seed: int) -> SceneBatches:
+        """Batches of the split `train`."""
+        return SceneBatches(SceneGenerator(self.pack, "train", seed=seed), self.names, config, seed)
+
+    def validation(self, count: int, image_size: int) -> list[Clip]:
+        """Clips of the split `val`, whatever the seed of the run."""
+        return scene_clips(SceneGenerator(self.pack, "val", seed=1), count, image_size)
+
+
+def open_source(data: str | None, runs: Path) -> Source:
+    """The source that `data` names: `scenes:PACK`, or the folder of a data set in the form of Ref-AVS; without one, scenes
+    from the pack in `runs`, built where it does not exist yet.
 
     Raises:
-        FileNotFoundError: the named pack does not exist.
-        MaterialError: the media packages are not installed; the message has the line that installs them.
+        FileNotFoundError: what is named does not exist.
+        MaterialError: the media packages are not installed (the message has the line that installs them), or the pack is
+            damaged.
+        DataError: the folder is no data set.
     """
     if data is None:
-        path = runs / "scenes.pack"
-        if not path.exists():
-            runs.mkdir(exist_ok=True)
-            print(f"building the pack of pictures and sounds: {path} (once)", flush=True)
-            build_pack(path)
-        return Pack.load(path)
-    path = Path(data.removeprefix("scenes:"))
+        return SceneSource(default_pack(runs))
+    path = Path(data.removeprefix(_SCENES))
+    if path.is_dir() and not data.startswith(_SCENES):
+        return DiskSource(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not a pack; python -m train without --data builds one")
+        raise FileNotFoundError(
+            f"--data {data}: there is neither a pack nor a data set; without --data a pack is built"
+        )
+    return SceneSource(Pack.load(path))
+
+
+def default_pack(runs: Path) -> Pack:
+    """The pack in `runs`, built where it does not exist yet.
+
+    Raises:
+        MaterialError: the media packages are not installed (the message has the line that installs them), or the pack is
+            damaged.
+    """
+    path = runs / PACK_FILE
+    if not path.exists():
+        print(f"building the pack of pictures and sounds: {path} (once)", flush=True)
+        build_pack(path)
     return Pack.load(path)
+
+
+def _licences(pack: Pack) -> set[str]:
+    recordings = {recording.licence for thing in pack.things for recording in thing.recordings}
+    return recordings | {background.licence for background in pack.backgrounds}

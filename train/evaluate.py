@@ -49,29 +49,31 @@ def evaluate(predictor: Predictor, folder: Path, config: EvaluateConfig) -> dict
 
     Returns:
         `J`, `F`, `S` (null where there are no null rows) and `n`, per expression and with the presence gate; `by_type`;
-        `other_recording`; `variants`; and the clips that could not be read under `skipped`.
+        `other_recording`; `variants`; and under `skipped` the clips and rows that could not be read, and why.
 
     Raises:
         DataError: there is nothing to evaluate.
+        BundleError, CheckpointError: the model returned NaN or infinity.
     """
     table = read_table(folder, config.split)
     texts = {row.uid: row.text for row in table.rows}
+    if config.swap:
+        table.rows = [row for row in table.rows if row.swap_uid in texts and not row.is_null]
+        if not table.rows:
+            side = folder / "rows.jsonl"
+            raise DataError(f"{side} names no swap_uid of these rows; evaluate without --swap")
     clips = list(table.by_clip())[: config.limit]
     scored: list[_Scored] = []
-    skipped: dict[str, str] = {clip: "missing" for clip in table.missing_clips}
+    skipped = dict(table.left_out)
     for clip, rows in tqdm(clips, unit="clip", desc="evaluate", dynamic_ncols=True):
-        if config.swap:
-            rows = [row for row in rows if row.swap_uid in texts and not row.is_null]
-        if not rows:
-            continue
         try:
             scored += _score_clip(predictor, table, clip, rows, texts, config)
         except DataError as error:
             skipped[clip] = str(error)
     if not scored:
-        raise DataError(
-            f"{folder}: no clip could be evaluated; the first fault: {next(iter(skipped.values()), 'no rows')}"
-        )
+        fault = next(reversed(skipped.values()))
+        raise DataError(f"{folder}: no clip could be evaluated; the last fault: {fault}")
+    scored.sort(key=lambda s: s.row.line)  # clips take turns in the table, and the authors' batches follow it
     return _report(scored, skipped, config)
 
 

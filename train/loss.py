@@ -8,8 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from refavs_rt.contract import PYRAMID_STRIDES
 from refavs_rt.model.decoder import QueryPrediction
 from refavs_rt.model.eemc import ClipOutput
+
+_STRIDE_8 = PYRAMID_STRIDES.index(8)
+_BACKGROUND_WEIGHT = 0.1
+"""Of a cell of the background, beside 1 for a cell of an object, in the classification of pixels."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +29,9 @@ class LossConfig:
     no_object: float = 0.1
     """Of the queries that are not matched, inside the query classification."""
     presence: float = 0.2
-    pixel_names: float = 0.3
-    sound_names: float = 0.2
+    pixel_names: float = 0.5
+    sound_names: float = 0.4
+    referent_names: float = 0.3
     temperature: float = 0.07
 
 
@@ -39,12 +45,16 @@ class Target:
     """[B, T, N] 1 where the referred object is there, else 0."""
     names: Tensor
     """[B, T, H, W] int64 at stride 8: index of the class in each cell, -1 for background, -2 to ignore."""
+    referents: Tensor
+    """[B, T, N] int64: index of the referred object's class, -1 where nothing fits, -2 to ignore."""
     sounds: Tensor
     """[B, T_all, K] float: share of each class in the sound of each tick; a row sums to 1, or to 0 to ignore."""
 
 
 class NameSpace(nn.Module):
-    """Classification of pixels and sounds against the sentence encoder's embeddings of all objects' names.
+    """Classification of pixels, sounds and mean cues against the sentence encoder's embeddings of all objects' names.
+
+    It is the mask features that are classified, so that they and what the cues ask for come to speak one language.
 
     An open-vocabulary head for training only: it is not part of the network and is not exported.
     """
@@ -59,16 +69,22 @@ class NameSpace(nn.Module):
         self.background = nn.Parameter(torch.randn(1, embeddings.shape[1]) * 0.05)
         self.silence = nn.Parameter(torch.randn(1, embeddings.shape[1]) * 0.05)
         self.pixel = nn.Linear(pixel_width, embeddings.shape[1])
+        self.nothing = nn.Parameter(torch.randn(1, embeddings.shape[1]) * 0.05)
         self.sound = nn.Linear(width, embeddings.shape[1])
+        self.referent = nn.Linear(width, embeddings.shape[1])
 
     def pixel_logits(self, features: Tensor, temperature: float) -> Tensor:
-        """[B, D, H, W] -> cosine logits [B * H * W, K + 1]; the last class is the background."""
-        x = self.pixel(features.flatten(2).transpose(1, 2).flatten(0, 1))
+        """[B, D, S] -> cosine logits [B * S, K + 1]; the last class is the background."""
+        x = self.pixel(features.transpose(1, 2).flatten(0, 1))
         return self._cosine(x, self.background, temperature)
 
     def sound_logits(self, tokens: Tensor, temperature: float) -> Tensor:
         """[B, T, C] -> cosine logits [B * T, K + 1]; the last class is silence."""
         return self._cosine(self.sound(tokens.flatten(0, 1)), self.silence, temperature)
+
+    def referent_logits(self, mean_cues: Tensor, temperature: float) -> Tensor:
+        """[..., C] -> cosine logits [M, K + 1]; the last class is nothing."""
+        return self._cosine(self.referent(mean_cues.flatten(0, -2)), self.nothing, temperature)
 
     def _cosine(self, x: Tensor, extra: Tensor, temperature: float) -> Tensor:
         table = torch.cat([self.embeddings, functional.normalize(extra, dim=1)])
@@ -93,6 +109,7 @@ def clip_loss(output: ClipOutput, target: Target, names: NameSpace, config: Loss
     parts["presence"] = config.presence * functional.binary_cross_entropy_with_logits(logits, presence)
     parts["pixel_names"] = config.pixel_names * _pixel_names(output, target, names, config)
     parts["sound_names"] = config.sound_names * _sound_names(output, target, names, config)
+    parts["referent_names"] = config.referent_names * _referent_names(output, target, names, config)
     parts["total"] = torch.stack(list(parts.values())).sum()
     return parts
 
@@ -139,11 +156,11 @@ def matched_query_loss(
 
 
 def _pixel_names(output: ClipOutput, target: Target, names: NameSpace, config: LossConfig) -> Tensor:
-    logits = names.pixel_logits(output.pyramid[1], config.temperature)
+    logits = names.pixel_logits(output.memory.level_mask_features[_STRIDE_8], config.temperature)
     background = logits.shape[1] - 1
     labels = target.names.flatten()
     labels = torch.where(labels == -1, background, labels)
-    balance = torch.where(labels == background, 0.25, 1.0)
+    balance = torch.where(labels == background, _BACKGROUND_WEIGHT, 1.0)
     each = functional.cross_entropy(logits, labels, reduction="none", ignore_index=-2)
     return (each * balance).sum() / (balance * (labels != -2)).sum().clamp(min=1)
 
@@ -153,6 +170,14 @@ def _sound_names(output: ClipOutput, target: Target, names: NameSpace, config: L
     shares = target.sounds.flatten(0, 1)
     counted = shares.sum(dim=1)
     return -(shares * logits.log_softmax(dim=1)).sum() / counted.sum().clamp(min=1)
+
+
+def _referent_names(output: ClipOutput, target: Target, names: NameSpace, config: LossConfig) -> Tensor:
+    logits = names.referent_logits(output.mean_cues, config.temperature)
+    labels = target.referents.flatten()
+    labels = torch.where(labels == -1, logits.shape[1] - 1, labels)
+    each = functional.cross_entropy(logits, labels, reduction="none", ignore_index=-2)
+    return each.sum() / (labels != -2).sum().clamp(min=1)
 
 
 def _add(parts: dict[str, Tensor], name: str, value: Tensor) -> None:

@@ -7,7 +7,7 @@ All are taken at 256 x 256 on the sigmoid of the mask logits, resized bilinearly
     S   sqrt(share of pixels with p > 0.5), for expressions that nothing fits
 
 Two ways to take means stand side by side: one figure an expression, and the authors' code's, which pools each 4 expressions in
-table order.
+table order. Means are over batches then, the last of which may be smaller; a batch without any truth has F = 0.
 """
 
 from __future__ import annotations
@@ -114,21 +114,25 @@ def f_curve(share: NDArray[np.float32], truth: NDArray[np.bool_]) -> NDArray[np.
 
 def per_expression(scores: Sequence[FrameScores], null: Sequence[bool]) -> Summary:
     """Each expression's own figure, then the mean over expressions."""
-    return _summary(scores, null, 1)
+    return _summary(scores, null, 1, None)
 
 
 def authors(scores: Sequence[FrameScores], null: Sequence[bool]) -> Summary:
     """Means over batches of 4 expressions in table order, F the largest of each batch's mean curve, S pooled in the batch."""
-    return _summary(scores, null, AUTHORS_BATCH)
+    return _summary(scores, null, AUTHORS_BATCH, 0.0)
 
 
-def _summary(scores: Sequence[FrameScores], null: Sequence[bool], batch: int) -> Summary:
+def _summary(
+    scores: Sequence[FrameScores], null: Sequence[bool], batch: int, truthless_f: float | None
+) -> Summary:
+    """`truthless_f`: F of a batch without any truth; None leaves it out."""
     objects = [s for s, is_null in zip(scores, null, strict=True) if not is_null]
     nulls = [s for s, is_null in zip(scores, null, strict=True) if is_null]
     groups = [objects[i : i + batch] for i in range(0, len(objects), batch)]
     j = [np.concatenate([s.iou for s in group]).mean() for group in groups]
     curves = [np.concatenate([s.f_curves for s in group]) for group in groups]
-    f = [curve.mean(axis=0).max() for curve in curves if len(curve)]
+    best = [curve.mean(axis=0).max() if len(curve) else truthless_f for curve in curves]
+    f = [value for value in best if value is not None]
     s = [
         np.sqrt(np.concatenate([s.shown for s in nulls[i : i + batch]]).mean())
         for i in range(0, len(nulls), batch)

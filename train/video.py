@@ -13,7 +13,8 @@ import numpy as np
 
 from refavs_rt.config import SAMPLE_RATE_HZ
 
-from .data_source import open_source
+from .data_source import default_pack
+from .material import Pack
 from .scenes import Scene, SceneGenerator
 
 
@@ -22,7 +23,11 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("video", help="write one generated scene as an MP4 with sound")
     parser.add_argument("--out", type=Path, required=True, metavar="MP4")
     parser.add_argument(
-        "--pack", default=None, metavar="FILE", help="default: runs/scenes.pack, built where it is missing"
+        "--pack",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="default: runs/scenes.pack, built where it is missing",
     )
     parser.add_argument("--split", default="test_s")
     parser.add_argument("--seed", type=int, default=0)
@@ -36,7 +41,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the scene that `args` names and print its sentences; returns the exit code."""
     width, height = (int(n) for n in args.size.split("x"))
-    pack = open_source(args.pack, Path("runs"))
+    pack = Pack.load(args.pack) if args.pack else default_pack(Path("runs"))
     scene = SceneGenerator(pack, args.split, seed=args.seed, seconds=args.seconds).scene(args.index)
     write_video(scene, args.out, width, height, args.rate)
     for expression in scene.expressions():

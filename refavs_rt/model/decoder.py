@@ -46,7 +46,7 @@ class MaskDecoder(nn.Module):
         self.object = nn.Linear(width, 2)
         last = nn.Linear(width, config.pixel_width)
         with torch.no_grad():  # small first mask logits: a sum over queries of products of pixel_width terms
-            last.weight.mul_(0.1)
+            last.weight.mul_(0.01)
         self.embedding = nn.Sequential(
             nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), last
         )

@@ -38,8 +38,8 @@ class ClipOutput:
     """One for each decoder layer and one before them, leading axis B * T."""
     memory: PixelMemory
     """Of the decoded ticks, leading axis B * T."""
-    pyramid: list[Tensor]
-    """Of the decoded ticks: maps [B * T, D, ., .] at strides 4, 8, 16 and 32."""
+    mean_cues: Tensor
+    """[B * T, N, C]: what the sentence, the sound and the picture together say, of the decoded ticks."""
     audio_tokens: Tensor
     """[B, T_all, C], of all ticks, before any attention."""
 
@@ -143,7 +143,7 @@ class EEMC(nn.Module):
         window_age = torch.cat([ages, torch.zeros_like(ages[:, :1])], dim=1)
         window_seen = torch.cat([known, torch.ones_like(known[:, :1])], dim=1)
         memory = self._pixel_memory(given)
-        predictions, presence = self._segment(
+        predictions, presence, _ = self._segment(
             window[None],
             window_age,
             window_seen[None],
@@ -221,9 +221,8 @@ class EEMC(nn.Module):
             return x.transpose(1, 2).flatten(0, 1)
 
         picked = [m.unflatten(0, (batch, ticks))[:, chosen].flatten(0, 1) for m in maps]
-        pyramid = self.pixel_decoder.pyramid(picked)
-        memory = self.pixel_decoder(pyramid)
-        predictions, presence = self._segment(
+        memory = self.pixel_decoder(self.pixel_decoder.pyramid(picked))
+        predictions, presence, mean_cues = self._segment(
             by_frame(window_audio),
             age[None],
             by_frame(window_seen),
@@ -238,7 +237,7 @@ class EEMC(nn.Module):
             presence.unflatten(0, (batch, len(decode))),
             predictions,
             memory,
-            pyramid,
+            mean_cues,
             audio_tokens,
         )
 
@@ -251,7 +250,7 @@ class EEMC(nn.Module):
         text: Tensor,
         text_mask: Tensor,
         memory: PixelMemory,
-    ) -> tuple[list[QueryPrediction], Tensor]:
+    ) -> tuple[list[QueryPrediction], Tensor, Tensor]:
         """Integration, prompting, decoding of B frames with N sentences each (inputs [B, N, ...])."""
         frames, sentences = audio.shape[:2]
         cues, mask = self.integration(
@@ -265,10 +264,8 @@ class EEMC(nn.Module):
         queries, mean_cue = self.prompting(self.queries, cues, mask)
         queries = queries.unflatten(0, (frames, sentences))
         queries, predictions = self.decoder(queries, self.query_place, memory)
-        presence = self.presence_head(
-            mean_cue.unflatten(0, (frames, sentences)), queries, predictions[-1].object_share()
-        )
-        return predictions, presence
+        mean_cue = mean_cue.unflatten(0, (frames, sentences))
+        return predictions, self.presence_head(mean_cue, queries, predictions[-1].object_share()), mean_cue
 
     def _pixel_memory(self, given: dict[str, Tensor]) -> PixelMemory:
         layers = range(self.config.decoder_layers)

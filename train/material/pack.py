@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import zipfile
 import zlib
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +24,9 @@ from PIL import Image
 from .errors import MaterialError
 
 FORMAT = 1
+_MEND = "delete it and build it anew, with: python -m train scenes"
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError)
+"""What zipfile raises for damaged files, a damaged flag or method among the damages."""
 Split = Literal["train", "val", "test"]
 
 
@@ -102,16 +107,21 @@ class Pack:
         self._entries = entries
         try:
             index = json.loads(entries["index.json"])
-        except (KeyError, ValueError) as error:
-            raise MaterialError(f"{path} is not a pack: it has no readable index.json") from error
-        if index.get("format") != FORMAT:
-            raise MaterialError(
-                f"{path} has pack format {index.get('format')}, this program reads {FORMAT}: build it anew"
-            )
-        self.things: tuple[Thing, ...] = tuple(_thing(x) for x in index["things"])
-        self.backgrounds: tuple[Background, ...] = tuple(Background(**x) for x in index["backgrounds"])
-        self.ambiences: tuple[Background, ...] = tuple(Background(**x) for x in index["ambiences"])
-        self.photos: tuple[Photo, ...] = tuple(_photo(x) for x in index["photos"])
+            found = index["format"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise MaterialError(f"{path} is not a pack, it has no readable index.json: {_MEND}") from error
+        if found != FORMAT:
+            raise MaterialError(f"{path} has pack format {found}, this program reads {FORMAT}: {_MEND}")
+        try:
+            self.things: tuple[Thing, ...] = tuple(_thing(x) for x in index["things"])
+            self.backgrounds: tuple[Background, ...] = tuple(Background(**x) for x in index["backgrounds"])
+            self.ambiences: tuple[Background, ...] = tuple(Background(**x) for x in index["ambiences"])
+            self.photos: tuple[Photo, ...] = tuple(_photo(x) for x in index["photos"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise MaterialError(f"{path} is damaged, its index.json lacks something: {_MEND}") from error
+        absent = sorted(set(self._named()) - set(entries))
+        if absent:
+            raise MaterialError(f"{path} is damaged, it lacks {absent[0]}: {_MEND}")
         self.by_name: dict[str, Thing] = {thing.name: thing for thing in self.things}
         self._pictures: OrderedDict[str, Image.Image] = OrderedDict()
         self._cutouts: OrderedDict[str, list[Image.Image]] = OrderedDict()
@@ -124,14 +134,30 @@ class Pack:
         Raises:
             MaterialError: the file is missing, damaged, or of another format.
         """
-        if not Path(path).is_file():
+        path = Path(path)
+        if not path.exists():
             raise MaterialError(f"{path} is missing; build it with: python -m train scenes --pack {path} ...")
         try:
-            with zipfile.ZipFile(path) as archive:
+            content = path.read_bytes()
+        except OSError as error:
+            raise MaterialError(
+                f"{path} cannot be read: {error.strerror}; name a pack, or a new file"
+            ) from error
+        try:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 entries = {name: archive.read(name) for name in archive.namelist()}
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise MaterialError(f"{path} is damaged ({error}): delete it and build it anew") from error
-        return cls(Path(path), entries)
+        except _UNREADABLE as error:
+            raise MaterialError(f"{path} is damaged ({error}): {_MEND}") from error
+        return cls(path, entries)
+
+    def _named(self) -> Iterator[str]:
+        """Entries that the index speaks of."""
+        for thing in self.things:
+            yield from (x.entry for x in thing.pictures)
+            yield from (x.entry for x in thing.recordings)
+        yield from (x.entry for x in (*self.backgrounds, *self.ambiences))
+        yield from (x.entry for x in self.photos)
+        yield from (x.recording.entry for x in self.photos if x.recording)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Worker processes read the file anew instead of copying what is in memory."""

@@ -11,6 +11,7 @@ from .errors import MaterialError
 
 _DIRECTORY = 2
 _ZLIB = 1
+_ZSTD = 4
 
 
 def read_rcc(path: Path) -> dict[str, bytes]:
@@ -31,7 +32,9 @@ def read_rcc(path: Path) -> dict[str, bytes]:
             raise MaterialError(f"{path} is not a Qt resource archive")
         return dict(_walk(blob, tree, data, names, 22 if version >= 2 else 14, 0, ""))
     except (struct.error, zlib.error, UnicodeDecodeError, RecursionError) as error:
-        raise MaterialError(f"{path} is damaged: {error}") from error
+        raise MaterialError(
+            f"{path} cannot be read ({error}); install gcompris-qt-data again, or a version of Debian 12"
+        ) from error
 
 
 def _walk(
@@ -47,10 +50,18 @@ def _walk(
         return
     (data_at,) = struct.unpack_from(">I", blob, at + 10)
     (length,) = struct.unpack_from(">I", blob, data + data_at)
-    content = blob[data + data_at + 4 : data + data_at + 4 + length]
+    content = _part(blob, data + data_at + 4, length)
+    if flags & _ZSTD:
+        raise struct.error(f"{path} is packed with zstd, which this program cannot read")
     yield path, zlib.decompress(content[4:]) if flags & _ZLIB else content
 
 
 def _name(blob: bytes, at: int) -> str:
     (length,) = struct.unpack_from(">H", blob, at)
-    return blob[at + 6 : at + 6 + 2 * length].decode("utf-16-be")
+    return _part(blob, at + 6, 2 * length).decode("utf-16-be")
+
+
+def _part(blob: bytes, at: int, length: int) -> bytes:
+    if at + length > len(blob):
+        raise struct.error(f"it ends at {len(blob)} bytes, before {at + length}")
+    return blob[at : at + length]

@@ -41,9 +41,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Write the data set; returns the exit code. A mistake of the user's is one line on stderr."""
     from ..material import MaterialError, Pack, build_pack
-    from .writer import DatasetError, write_dataset
+    from .writer import DatasetError, require_empty, write_dataset
 
     try:
+        require_empty(args.out)  # before a pack is built, which takes a minute
         if not args.pack.exists():
             print(
                 f"building the pack of pictures and sounds: {args.pack} (once)", file=sys.stderr, flush=True
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
             seconds=args.seconds,
             size=args.size,
         )
-    except (MaterialError, DatasetError, ValueError) as error:
+    except (MaterialError, DatasetError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{args.clips} clips in {args.out}")

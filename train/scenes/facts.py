@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from refavs_rt.config import SAMPLE_RATE_HZ
 
 from ..material import Thing
+from .motion import Pose
 
 if TYPE_CHECKING:
     from .scene import Scene
@@ -24,8 +25,26 @@ ORDER_GAP_S = 0.7
 LOUD_MARGIN_DB = 5.0
 DURATION_RATIO, DURATION_GAP_S = 1.5, 2.0
 CONTINUOUS_SHARE, PAUSE_S = 0.9, 0.7
+STEADY_PAUSE_S = 1.5
+"""What is silent for as long as this, at the beginning or the end too, does not sound all the time."""
 GLIDE = 0.18
 """Distance in frame widths from which a movement has a direction."""
+TRAVEL, GROWTH = 0.08, 1.25
+"""Distance in frame heights, and ratio of sizes, from which a movement is clear."""
+WIDEST = 16 / 9
+"""Frames are from square to this: what is nearest or larger is so in both."""
+
+_ALIKE_VERBS = (
+    frozenset("bark bellow growl grunt moo roar".split()),
+    frozenset("bellow bray call moo trumpet".split()),
+    frozenset("call caw honk screech squawk".split()),
+    frozenset("call cluck croak crow gobble hoot quack".split()),
+    frozenset("call chirp sing squeak".split()),
+    frozenset("chatter chirp click squeak".split()),
+    frozenset("boil flush hiss".split()),
+    frozenset("cut hit saw".split()),
+)
+"""Verbs of one set are not told apart with certainty: to one a bear growls, to another it grunts."""
 
 SPOKEN_KINDS = frozenset(
     "animal bird fish insect reptile instrument vehicle fruit vegetable nut tool toy plant person rodent".split()
@@ -81,8 +100,12 @@ class Facts:
         return bool((y[:, a] < y[:, b] - HEIGHT_MARGIN).all())
 
     def larger(self, a: int, b: int) -> bool:
-        area = self.scene.survey.area
-        return bool((area[:, a] > SIZE_RATIO * area[:, b]).all())
+        """Whether more of a is to be seen all the time, clearly so even where nothing covers b.
+
+        The survey's frame is square; in a wider one less is covered.
+        """
+        area, whole = self.scene.survey.area, self.scene.survey.whole
+        return bool((area[:, a] > np.maximum(SIZE_RATIO * area[:, b], 1.3 * whole[:, b])).all())
 
     def nearest(self, reference: int) -> int | None:
         """The object that is clearly nearest to another, of three or more."""
@@ -90,10 +113,13 @@ class Facts:
         if len(others) < 2:
             return None
         x, y = self.scene.survey.x, self.scene.survey.y
-        away = np.stack([np.hypot(x[:, i] - x[:, reference], y[:, i] - y[:, reference]) for i in others])
-        order = np.argsort(away.mean(axis=1))
-        clear = (away[order[1]] > 1.6 * away[order[0]]).all() and (away[order[0]] < 0.45).all()
-        return others[order[0]] if clear else None
+        dx, dy = (v[:, others] - v[:, [reference]] for v in (x, y))
+        order = np.argsort(np.hypot(dx, dy).mean(axis=0))
+        for aspect, ratio in ((1.0, 1.6), (WIDEST, 1.3)):
+            away = np.hypot(aspect * dx, dy)[:, order]
+            if (away[:, 1:] < ratio * away[:, :1]).any() or (away[:, 0] > 0.45 * aspect).any():
+                return None
+        return others[order[0]]
 
     # Motion
 
@@ -102,14 +128,32 @@ class Facts:
         return self.scene.camera.moves
 
     def moves(self, index: int) -> bool:
-        return self.scene.objects[index].motion.kind != "still"
+        """Whether it moves so far that it is seen in one frame a second."""
+        pose = self._poses[index]
+        return bool(np.hypot(np.ptp(pose.x), np.ptp(pose.y)) > TRAVEL or self._grows(index) > GROWTH)
+
+    def rests(self, index: int) -> bool:
+        """Whether it does not move at all. Some neither rest nor clearly move."""
+        motion = self.scene.objects[index].motion
+        return motion.kind == "still" and not motion.tilt
 
     def direction(self, index: int) -> str | None:
         """'left' or 'right' for a clear movement to that side."""
-        motion = self.scene.objects[index].motion
-        if motion.kind != "glide" or abs(motion.dx) < GLIDE:
+        way = self._poses[index].x[-1] - self._poses[index].x[0]
+        if self.scene.objects[index].motion.kind != "glide" or abs(way) < GLIDE:
             return None
-        return "left" if motion.dx < 0 else "right"
+        return "left" if way < 0 else "right"
+
+    def _grows(self, index: int) -> float:
+        """Ratio of its largest to its smallest size."""
+        scale = self._poses[index].scale
+        return float(scale.max() / scale.min())
+
+    @cached_property
+    def _poses(self) -> tuple[Pose, ...]:
+        """Of each object at each whole second."""
+        times = np.arange(max(1, int(self.scene.seconds)), dtype=np.float64)
+        return tuple(item.motion.at(times) for item in self.scene.objects)
 
     # Sound
 
@@ -128,6 +172,10 @@ class Facts:
         seconds = self.scene.seconds
         gaps = self._gaps(index)
         return self.duration(index) >= CONTINUOUS_SHARE * seconds and max(gaps) < PAUSE_S
+
+    def pauses(self, index: int) -> bool:
+        """It is clearly not heard all the time."""
+        return self.duration(index) < 0.75 * self.scene.seconds and max(self._gaps(index)) > STEADY_PAUSE_S
 
     def intermittent(self, index: int) -> bool:
         """It is heard at least three times with clear pauses between."""
@@ -155,6 +203,10 @@ class Facts:
             return None
         return "louder" if ramp > 0 else "lower"
 
+    def changes(self, index: int) -> bool:
+        """Whether it gets louder or softer over the clip, though perhaps not clearly so."""
+        return self._ramp(index) != 0
+
     def _ramp(self, index: int) -> float:
         voice = self.scene.objects[index].voice
         return voice.ramp_db if voice else 0.0
@@ -174,6 +226,11 @@ class Facts:
         intervals = self.scene.objects[index].intervals
         edges = [0.0, *(t for interval in intervals for t in interval), self.scene.seconds]
         return [max(0.0, b - a) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def verbs_differ(a: str | None, b: str | None) -> bool:
+    """Whether nobody would use the verb a for what b says of a sound; an unknown verb could be any."""
+    return a is not None and b is not None and a != b and not any({a, b} <= alike for alike in _ALIKE_VERBS)
 
 
 def spoken_words(thing: Thing) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..material.catalogue import PLAYED
 from . import wording as w
-from .facts import DURATION_GAP_S, DURATION_RATIO, ORDER_GAP_S, Facts
+from .facts import DURATION_GAP_S, DURATION_RATIO, ORDER_GAP_S, Facts, verbs_differ
 from .wording import pick
 
 if TYPE_CHECKING:
@@ -120,7 +120,9 @@ class _Speaker:
         names = facts.names(index)
         if not names:
             return
-        for name in {names[0], self._name(names)}:
+        for name in dict.fromkeys(
+            (names[0], self._name(names))
+        ):  # not a set: its order differs between processes
             self.add("name", index, "name" if name == item.thing.name else "alias", w.NAME, word=name)
         if bool((facts.scene.survey.visible[:, index] > 0.5).all()) and self.rng.random() < 0.2:
             self.add("name", index, "always", w.NAME_ALWAYS, word=self._name(names))
@@ -170,9 +172,9 @@ class _Speaker:
             self.add("loudness", index, "swell", w.SWELLS[swell], word=word)
 
     def _verb_is_clear(self, index: int, verb: str) -> bool:
-        """No other object that sounds may do the same: each has another verb, and none is without one."""
+        """No other object that sounds may be said to do the same."""
         others = [self.facts.scene.objects[i].thing.verb for i in self.facts.sounding if i != index]
-        return all(other is not None and other != verb for other in others)
+        return all(verbs_differ(verb, other) for other in others)
 
     def _order(self, word: str, heard: tuple[int, ...]) -> None:
         facts = self.facts
@@ -192,9 +194,7 @@ class _Speaker:
         if _longer(duration(by_length[1]), duration(by_length[0])):
             self.add("order", by_length[0], "duration", w.SHORTEST, word=word)
         steady = [i for i in heard if facts.continuous(i)]
-        if len(steady) == 1 and all(
-            duration(i) < 0.75 * facts.scene.seconds for i in heard if i != steady[0]
-        ):
+        if len(steady) == 1 and all(facts.pauses(i) for i in heard if i != steady[0]):
             self.add("order", steady[0], "continuous", w.CONTINUOUS, word=word)
 
     def _loudness(self, word: str, heard: tuple[int, ...]) -> None:
@@ -204,7 +204,7 @@ class _Speaker:
         swelling = [(i, facts.swells(i)) for i in heard]
         for direction in ("louder", "lower"):
             found = [i for i, swell in swelling if swell == direction]
-            if len(found) == 1 and all(swell is None for i, swell in swelling if i != found[0]):
+            if len(found) == 1 and not any(facts.changes(i) for i in heard if i != found[0]):
                 self.add("loudness", found[0], "swell", w.SWELLS[direction], word=word)
 
     def _place(self, kind: Kind, word: str, group: tuple[int, ...]) -> None:
@@ -228,11 +228,12 @@ class _Speaker:
         if facts.camera_moves:
             return
         moving = [i for i in group if facts.moves(i)]
-        still = [i for i in group if not facts.moves(i)]
-        if len(moving) == 1:
-            self.add("motion", moving[0], "moving", w.MOVING, word=word)
-        if len(still) == 1:
-            self.add("motion", still[0], "still", w.UNMOVED, word=word)
+        still = [i for i in group if facts.rests(i)]
+        if len(moving) + len(still) == len(group):
+            if len(moving) == 1:
+                self.add("motion", moving[0], "moving", w.MOVING, word=word)
+            if len(still) == 1:
+                self.add("motion", still[0], "still", w.UNMOVED, word=word)
         motions = {i: facts.scene.objects[i].motion for i in group}
         for side in ("left", "right"):
             going = [i for i in group if facts.direction(i) == side]
@@ -243,7 +244,9 @@ class _Speaker:
                 self.add("motion", going[0], "direction", w.GOES[side], word=word)
         for kind, phrases in (("approach", w.NEARS), ("recede", w.RECEDES), ("bob", w.HOPS)):
             found = [i for i, motion in motions.items() if motion.kind == kind]
-            if len(found) == 1:
+            if kind == "bob" and any(motion.kind == "wander" for motion in motions.values()):
+                continue  # that one goes up and down too
+            if len(found) == 1 and facts.moves(found[0]):
                 self.add("motion", found[0], kind, phrases, word=word)
 
     def _relations(self, reference: int, names: list[str]) -> None:

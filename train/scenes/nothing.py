@@ -6,7 +6,7 @@ import numpy as np
 
 from ..material.catalogue import PLAYED
 from . import wording as w
-from .facts import ORDER_GAP_S, Facts
+from .facts import ORDER_GAP_S, Facts, verbs_differ
 from .grammar import Expression, plain, unique
 from .wording import pick
 
@@ -61,12 +61,8 @@ def _absent(facts: Facts, rng: np.random.Generator) -> list[Expression]:
             thing = things[rng.integers(len(things))]
             phrases = w.NAME if rng.random() < 0.6 else w.SOUND
             out.append(_null(pick(phrases, rng, word=thing.name), "absent"))
-            if (
-                thing.verb
-                and thing.verb != PLAYED
-                and all(item.thing.verb != thing.verb for item in scene.objects)
-            ):
-                sure = all(scene.objects[i].thing.verb is not None for i in facts.sounding)
+            if thing.verb and thing.verb != PLAYED:
+                sure = all(verbs_differ(thing.verb, scene.objects[i].thing.verb) for i in facts.sounding)
                 if sure and rng.random() < 0.5:
                     words = {"word": "object", "doing": w.doing(thing.verb), "does": w.does(thing.verb)}
                     out.append(_null(pick(w.VERB, rng, **words), "verb"))
@@ -117,7 +113,7 @@ def _otherwise(facts: Facts, rng: np.random.Generator) -> list[Expression]:
     out: list[Expression] = []
     if not facts.camera_moves:
         moving = [i for i in facts.all if facts.moves(i)]
-        if not moving and all(not facts.scene.objects[i].motion.tilt for i in facts.all):
+        if all(facts.rests(i) for i in facts.all):
             out.append(_null(pick(w.MOVING, rng, word="object"), "motion"))
         elif len(moving) == len(facts.all):
             out.append(_null(pick(w.UNMOVED, rng, word="object"), "motion"))
@@ -127,7 +123,7 @@ def _otherwise(facts: Facts, rng: np.random.Generator) -> list[Expression]:
         if not names or not others:
             continue
         if all(facts.onset(i) < facts.onset(reference) - ORDER_GAP_S for i in others):
-            out.append(_null(pick(w.AFTER, rng, word="object", other=names[0]), "order"))
+            out.append(_null(pick(w.STARTS_AFTER, rng, word="object", other=names[0]), "order"))
         if all(facts.onset(i) > facts.onset(reference) + ORDER_GAP_S for i in others):
             out.append(_null(pick(w.BEFORE, rng, word="object", other=names[0]), "order"))
         if all(facts.louder(reference, i) for i in others):

@@ -85,7 +85,9 @@ class Scene:
     noise: Noise
     survey: Survey = field(repr=False)
     """Where each object is and how much of it is to be seen, at each whole second."""
-    _renderers: dict[tuple[int, int], Renderer] = field(default_factory=dict, repr=False, compare=False)
+    _renderers: dict[tuple[int, int], Renderer] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -59,7 +59,8 @@ def draw_parts(count: int, seconds: float, rng: np.random.Generator) -> list[Par
     style = rng.random()
     if style < 0.3:
         return [_part(float(rng.uniform(0, 0.3)), seconds, seconds, rng) for _ in range(count)]
-    gap = float(rng.uniform(1.0, 0.75 * seconds / count))
+    longest = 0.75 * seconds / count
+    gap = float(rng.uniform(min(1.0, longest), longest))
     starts = [float(rng.uniform(0, 0.3)) + k * gap + float(rng.uniform(0, 0.3)) for k in range(count)]
     parts = []
     for k, start in enumerate(starts):

@@ -33,6 +33,8 @@ class Survey:
     """Share of the object's pixels that is in the frame and not covered."""
     area: NDArray[np.float64]
     """Visible share of the frame."""
+    whole: NDArray[np.float64]
+    """Share of the frame that it would have, were it all in the frame with nothing before it."""
     x: NDArray[np.float64]
     y: NDArray[np.float64]
     """Centre of the visible pixels, 0 to 1 over the frame; NaN where there is none."""
@@ -73,8 +75,8 @@ def survey(pack: Pack, objects: Sequence[SceneObject], camera: Camera, seconds: 
     x, y = columns_of @ grid / weight, rows_of @ grid / weight
     if still:
         repeat = max(1, int(seconds))
-        visible, area, x, y = (np.repeat(values, repeat, axis=0) for values in (visible, area, x, y))
-    return Survey(np.minimum(visible, 1.0), area, x, y)
+        visible, area, whole, x, y = (np.repeat(v, repeat, axis=0) for v in (visible, area, whole, x, y))
+    return Survey(np.minimum(visible, 1.0), area, whole, x, y)
 
 
 def _outline(pack: Pack, item: SceneObject) -> tuple[Image.Image, float]:

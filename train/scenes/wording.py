@@ -97,6 +97,11 @@ AFTER = (
     "the {word} making a sound after the {other}.",
     "the {word} that starts sounding after the {other}.",
 )
+STARTS_AFTER = (
+    "the {word} that starts sounding after the {other}.",
+    "the {word} that starts making a sound after the {other}.",
+)
+"""Said where nothing does: what began before and still sounds then is not meant."""
 BEFORE = (
     "the {word} that makes a sound before the {other}.",
     "the {word} making a sound before the {other}.",

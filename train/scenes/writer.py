@@ -126,6 +126,19 @@ def write_dataset(
     return out
 
 
+def require_empty(out: Path) -> None:
+    """Refuse a folder that has something in it, or a file.
+
+    Raises:
+        DatasetError: it says so.
+    """
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise DatasetError(f"{out} is not an empty folder: choose another --out, or empty it")
+    except OSError as error:
+        raise DatasetError(f"cannot read {out}: {error.strerror}") from error
+
+
 def rows_of(vid: str, scene: Scene) -> list[Row]:
     """The rows that are written of a scene: up to four of each object that can be told, and some that fit nothing."""
     rng = np.random.default_rng((*scene.key, 2))
@@ -266,9 +279,8 @@ def _mixed(clips: int, seed: int) -> list[str]:
 
 
 def _make_folder(out: Path) -> None:
+    require_empty(out)
     try:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise DatasetError(f"{out} is not an empty folder: choose another --out, or empty it")
         for part in ("media", "gt_mask"):
             (out / part).mkdir(parents=True)
     except OSError as error:

@@ -1,0 +1,39 @@
+"""The pack of pictures and sounds for the tests: built once from the media packages, and anew when its sources change."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from refavs_rt.train.material import Pack, build_pack
+
+from .tiny_pack import write_tiny_pack
+
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def pack() -> Pack:
+    """The real pack; for tests marked `media`."""
+    digest = hashlib.sha256()
+    for source in sorted((_ROOT / "train/material").glob("*.py")):
+        digest.update(source.read_bytes())
+    path = _ROOT / f"build/test-scenes-{digest.hexdigest()[:16]}.pack"
+    if not path.exists():
+        for old in path.parent.glob("test-scenes-*.pack"):
+            old.unlink()
+        build_pack(path, progress=lambda done, total: None)
+    return Pack.load(path)
+
+
+@pytest.fixture(scope="session")
+def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pack of plain shapes and tones, made without any media package."""
+    return write_tiny_pack(tmp_path_factory.mktemp("tiny") / "tiny.pack")
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_path: Path) -> Pack:
+    return Pack.load(tiny_path)
