@@ -277,21 +277,26 @@ void Ingest::decode_audio() {
       kSampleRateHz, 1, source_.clock(),
       [this](const float* const* channels, int64_t count) { mel_.add(channels[0], count); },
       [this](int64_t begin, int64_t end) { mel_.add_missing(begin, end); });
-  FramePtr decoded = new_frame();
-  PacketPtr packet;
-  do {
-    packet = router_.pop_audio();
-    int64_t errors = 0;
-    decode(audio_codec_.get(), packet.get(), decoded.get(), &errors, [&](const AVFrame& frame) {
-      resampler.push(frame, source_.audio()->time_base);
-      return true;
-    });
-    router_.set_audio_ahead(mel_.ahead_s() > kAudioAheadS);
-    std::lock_guard<std::mutex> lock(mutex_);
-    counters_.corrupt_audio += errors;
-    counters_.audio_overlap_samples = resampler.overlap_samples();
-  } while (packet);
-  resampler.flush();
+  try {
+    FramePtr decoded = new_frame();
+    PacketPtr packet;
+    do {
+      packet = router_.pop_audio();
+      int64_t errors = 0;
+      decode(audio_codec_.get(), packet.get(), decoded.get(), &errors, [&](const AVFrame& frame) {
+        resampler.push(frame, source_.audio()->time_base);
+        return true;
+      });
+      router_.set_audio_ahead(mel_.ahead_s() > kAudioAheadS);
+      std::lock_guard<std::mutex> lock(mutex_);
+      counters_.corrupt_audio += errors;
+      counters_.audio_overlap_samples = resampler.overlap_samples();
+    } while (packet);
+    resampler.flush();
+  } catch (...) {
+    mel_.finish();  // or next() would wait for sound that cannot come any more
+    throw;
+  }
   mel_.finish();
 }
 

@@ -12,6 +12,12 @@ CARD = "MODEL_CARD.md"
 EVALUATIONS = "evaluation"
 """Folder in a run: each `NAME.json` that `python -m train evaluate --json` wrote there becomes a table of the card."""
 
+_SCENES_LIMITS = (
+    "It was trained on composed scenes, not on Ref-AVS: no figure here is a Ref-AVS result. It knows about 220 kinds of things"
+    " by name and 65 by their sound, mostly animals and instruments. It does not know people.",
+    "",
+)
+
 
 def model_card(run: Run) -> str:
     """The card of a run, in Markdown.
@@ -43,9 +49,8 @@ def model_card(run: Run) -> str:
         "",
         "## What it is not for",
         "",
-        "It was trained on composed scenes, not on Ref-AVS: no figure here is a Ref-AVS result. It knows about 220 kinds of"
-        " things by name and 65 by their sound, mostly animals and instruments. It does not know people, and must not be used"
-        " where a wrong mask can hurt.",
+        *(_SCENES_LIMITS if "generated scenes" in str(training.get("data")) else ()),
+        "It must not be used where a wrong mask can hurt.",
     ]
     return "\n".join(parts) + "\n"
 
@@ -55,7 +60,7 @@ def _figures(folder: Path) -> list[str]:
     if not paths:
         return ["Not measured."]
     lines = [
-        "On generated scenes that training never draws. J is the mean intersection over union, F the F-measure, S the root of"
+        "J is the mean intersection over union, F the F-measure, S the root of"
         " the share of the picture that is marked where nothing fits; n counts expressions.",
     ]
     for path in paths:

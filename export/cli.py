@@ -17,7 +17,8 @@ from refavs_rt.contract import GRAPHS
 
 _DESCRIPTION = """\
 Export a run of `python -m train` as a bundle: four ONNX graphs, a tokenizer and a manifest. The graphs are compared with
-torch on random inputs and on a real clip; where they differ by more than float32 explains, nothing is written.
+torch on random inputs and on a real clip; where they differ by more than float32 explains, nothing is written. The frozen
+backbone's weights are rounded to float16 first, in the graphs and in what they are compared with.
 
   refavs-export                                   runs/latest into bundles/latest
   refavs-export --checkpoint RUN --out BUNDLE
@@ -140,4 +141,4 @@ def _user_errors() -> tuple[type[Exception], ...]:
 
     from .parity import ParityError
 
-    return (BundleError, CheckpointError, ParityError, IngestError, FileNotFoundError)
+    return (BundleError, CheckpointError, ParityError, IngestError, OSError)

@@ -182,8 +182,8 @@ def write_bundle(
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    new, old = work / "new", work / "old"
     try:
-        new, old = work / "new", work / "old"
         new.mkdir()
         for name, data in files.items():
             _write(new / name, data)
@@ -191,6 +191,10 @@ def write_bundle(
         if folder.exists():
             folder.rename(old)
         new.rename(folder)
+    except BaseException:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise
     finally:
         shutil.rmtree(work)
     return Bundle.open(folder)

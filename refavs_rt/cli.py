@@ -47,6 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             # The reader of our output left. Close quietly: Python would complain once more at exit.
             sys.stderr.close()
             return 1
+        except (
+            OSError,
+            ImportError,
+        ) as error:  # a full disk, a folder without access, a part that is not built
+            print(f"error: {error}", file=sys.stderr)
+            return 1
 
 
 def _stream(args: argparse.Namespace) -> int:

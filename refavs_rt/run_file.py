@@ -83,8 +83,9 @@ def _write(
     """Run the session over the source and write what was asked for."""
     summary = _Summary(session.texts)
     with contextlib.ExitStack() as files, source, _Progress() as progress:
-        lines = files.enter_context(open(records, "w", encoding="utf-8")) if records else None
         writer = files.enter_context(OverlayWriter.beside(overlay, source)) if overlay else None
+        # After the writer, which may refuse: until then an older file of records stays as it is.
+        lines = files.enter_context(open(records, "w", encoding="utf-8")) if records else None
         painter = Overlay(source.height, source.width, session.model.run.presence_threshold)
         _tell([*source.notes, *(writer.notes if writer else [])])
         for result in stop.until_stopped(run_session(session, source)):

@@ -175,6 +175,23 @@ def test_writing_never_leaves_part_of_a_bundle(tmp_path: Path, monkeypatch: pyte
     assert Bundle.open(tmp_path / "bundle") == old
 
 
+def test_a_failed_replacement_puts_the_old_bundle_back(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last move is the one that fails: the old bundle has been moved away by then."""
+    real = Path.rename
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if path.name == "new":
+            raise KeyboardInterrupt
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(bundle.path, FILES | {"text.onnx": b"new"}, replace=True)
+    assert Bundle.open(bundle.path) == bundle
+
+
 def test_a_bundle_is_replaced_only_when_asked(bundle: Bundle) -> None:
     with pytest.raises(BundleError, match="exists already"):
         write(bundle.path)

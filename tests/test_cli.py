@@ -118,6 +118,22 @@ def test_stream_writes_what_the_model_finds(
         )
 
 
+def test_a_refused_overlay_leaves_older_records(
+    bundle: Bundle, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = tmp_path / "masks.jsonl"
+    lines.write_text("kept")
+    assert main(arguments(clip, bundle, "--out", tmp_path / "overlay.avi", "--jsonl", lines)) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+    assert lines.read_text() == "kept"
+
+
+def test_a_full_disk_is_one_line(bundle: Bundle, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments(clip, bundle, "--jsonl", "/dev/full")) == 1
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error: "))
+    assert "No space left" in line
+
+
 def test_nothing_is_found_below_the_threshold(bundle: Bundle, clip: Path, tmp_path: Path) -> None:
     lines = tmp_path / "masks.jsonl"
     assert main(arguments(clip, bundle, "--jsonl", lines, "--null-threshold", "1", "--max-frames", "3")) == 0

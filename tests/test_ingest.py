@@ -232,6 +232,17 @@ SOUNDS = {
 }
 
 
+def test_sound_that_cannot_be_mixed_ends_in_an_error(tmp_path: Path) -> None:
+    """72 channels are more than libswresample takes; the reader must not wait for them."""
+    path = tmp_path / "many.mov"
+    samples = np.zeros((24_000, 72), np.int16)
+    samples.tofile(tmp_path / "sound.raw")
+    sound = ["-f", "s16le", "-ar", 16_000, "-ac", 72, "-i", tmp_path / "sound.raw"]
+    ffmpeg(*test_pattern("64x48", "10", 1.5), *sound, "-c:v", "mpeg4", "-c:a", "pcm_s16le", path)
+    with pytest.raises(IngestError, match="72 channels"):
+        read_all(path)
+
+
 @pytest.mark.parametrize("name", SOUNDS)
 def test_sound_stands_where_ffmpeg_puts_it(name: str, tmp_path: Path) -> None:
     """A rising tone gives away its place: after any codec it must correlate best with what the ffmpeg tool decodes, put where

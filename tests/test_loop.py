@@ -188,6 +188,26 @@ def test_a_loss_without_a_finite_gradient_ends_the_run(
     assert torch.equal(broken.model.queries, before)
 
 
+def test_one_infinite_picture_leaves_no_trace_in_the_norms(tree: Path, tmp_path: Path) -> None:
+    watched = trainer(tmp_path, tree)
+    watched._train_step(watched.batches[0])
+    before = {name: value.clone() for name, value in watched.model.named_buffers() if "running_" in name}
+    bad = watched.batches[1]
+    bad.log_mel[0, 0] = math.inf
+    assert not math.isfinite(watched._train_step(bad)["grad_norm"])
+    for name, value in watched.model.named_buffers():
+        if "running_" in name:
+            assert torch.equal(value, before[name]), name
+
+
+def test_a_run_cut_before_its_first_checkpoint_begins_a_new_curve(
+    whole: Path, tree: Path, tmp_path: Path
+) -> None:
+    (tmp_path / LOSSES).write_text('{"step": 10, "total": 99.0}\n{"step": 2')
+    trainer(tmp_path, tree, steps=10)
+    assert rows(tmp_path / LOSSES) == []
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

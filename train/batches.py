@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -258,7 +259,7 @@ def _patches(scene: Scene, ends: NDArray[np.float64], silent: bool) -> NDArray[n
     if not silent:
         wave = scene.waveform()
         for row, end in zip(windows, ends, strict=True):
-            stop = round(end * 100) * (SAMPLE_RATE_HZ // 100)
+            stop = math.floor(end * 100 + 1e-6) * (SAMPLE_RATE_HZ // 100)  # the last 10 ms hop, as live
             start = stop - PATCH_SAMPLES
             inside = wave[max(start, 0) : max(stop, 0)]
             offset = max(0, -start)

@@ -34,8 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _subcommand(arguments)
         return _train(_train_parser().parse_args(arguments))
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("\ninterrupted", file=sys.stderr)
         return 130
+    except ModuleNotFoundError as error:
+        print(
+            f"error: {error}; `make dev` installs what training takes, or pip install 'refavs-rt[train]'",
+            file=sys.stderr,
+        )
+        return 1
     except _user_errors() as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -75,9 +81,7 @@ def _train_parser() -> argparse.ArgumentParser:
             parser.add_argument(flag, choices=get_args(Precision), default=default, help=f"default {default}")
         elif isinstance(default, (int, float)):
             parser.add_argument(flag, type=type(default), default=default, help=f"default {default}")
-    parser.add_argument(
-        "--threads", type=int, default=0, help="threads of torch on a CPU; default: its own choice"
-    )
+    parser.add_argument("--threads", type=int, default=0, help="threads of torch on a CPU; 0: its own choice")
     return parser
 
 
@@ -87,7 +91,7 @@ def _train(args: argparse.Namespace) -> int:
     from .data_source import open_source
     from .loop import TrainConfig, Trainer
 
-    if args.threads:
+    if args.threads > 0:
         torch.set_num_threads(args.threads)
     values = {f.name: getattr(args, f.name) for f in dataclasses.fields(TrainConfig) if hasattr(args, f.name)}
     runs = Path("runs")
@@ -97,7 +101,11 @@ def _train(args: argparse.Namespace) -> int:
     trainer = Trainer(out, PRESETS[args.preset], config, source)
     _link_latest(runs, out)
     print(f"training {args.preset} on {trainer.device} into {out} from step {trainer.step}", flush=True)
-    trainer.run()
+    try:
+        trainer.run()
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; it goes on from the last checkpoint with: --out {out}", file=sys.stderr)
+        return 130
     print(f"done: {out}; next: refavs-export --checkpoint {out}")
     return 0
 
@@ -127,6 +135,5 @@ def _user_errors() -> tuple[type[Exception], ...]:
         EngineError,
         MaterialError,
         TrainingError,
-        FileNotFoundError,
-        ModuleNotFoundError,
+        OSError,
     )

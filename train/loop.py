@@ -77,8 +77,12 @@ class TrainConfig:
                 raise TrainingError(f"{name} must be 1 or more, not {getattr(self, name)}")
         if self.save_every % _LOG_EVERY:
             raise TrainingError(f"save_every must be a multiple of {_LOG_EVERY}, not {self.save_every}")
-        if self.image_size % 32:
+        if self.image_size < 32 or self.image_size % 32:
             raise TrainingError(f"image_size must be a multiple of 32, not {self.image_size}")
+        if self.seed < 0:
+            raise TrainingError(f"seed must be 0 or more, not {self.seed}")
+        if not 0 < self.learning_rate < math.inf:
+            raise TrainingError(f"learning_rate must be above 0, not {self.learning_rate}")
 
 
 class Trainer:
@@ -119,6 +123,11 @@ class Trainer:
         self._faults = 0
         if (out / checkpoint.RESUME).exists():
             self._resume()
+        for name in (
+            checkpoint.LOSSES,
+            checkpoint.METRICS,
+        ):  # what came after the checkpoint is trained again
+            checkpoint.drop_rows_after(out / name, self.step)
 
     def run(self) -> None:
         """Train to the last step; every `save_every` steps and at the end the folder can be resumed.
@@ -152,10 +161,11 @@ class Trainer:
                 recent.clear()
                 bar.set_postfix(loss=f"{row['total']:.3f}", refresh=False)
                 self._log(row, writer)
-            if self.step % config.save_every == 0 or self.step == config.steps:
-                self.save()
+            # In this order: what is killed between the two is validated again, not left out.
             if self.step % config.validate_every == 0 or self.step == config.steps:
                 self._validate(writer)
+            if self.step % config.save_every == 0 or self.step == config.steps:
+                self.save()
         writer.close()
 
     def save(self) -> None:
@@ -188,8 +198,6 @@ class Trainer:
             raise CheckpointError(
                 f"{self.out / checkpoint.RESUME} is of another network or data set ({error}); give another --out"
             ) from error
-        for name in (checkpoint.LOSSES, checkpoint.METRICS):
-            checkpoint.drop_rows_after(self.out / name, self.step)
 
     def _check_settings(self) -> None:
         """The settings that the folder's run was started with are those given now: else its curve would have no meaning."""
@@ -245,12 +253,22 @@ class Trainer:
         if self._faults == 0:
             self.optimizer.step()
             self._average()
-        elif self._faults >= _FAULTS:
+        else:
+            self._restore_running_means()
+        if self._faults >= _FAULTS:
             raise TrainingError(
                 f"no finite gradient for {_FAULTS} steps, up to step {self.step}: start anew with a lower --learning-rate"
                 " or with --precision float32"
             )
         return {name: float(value.detach()) for name, value in parts.items()} | {"grad_norm": float(norm)}
+
+    @torch.no_grad()
+    def _restore_running_means(self) -> None:
+        """Batch norms as they were after the last good step: one infinite activation would stay in them for ever."""
+        good = dict(self.average.named_buffers())
+        for name, buffer in self.model.named_buffers():
+            if "running_" in name:
+                buffer.copy_(good[name])
 
     @torch.no_grad()
     def _average(self) -> None:

@@ -46,7 +46,7 @@ def plot(run_folder: Path, out: Path) -> None:
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(13, 4.5))
     for name in ("total", "cross_entropy", "dice", "query_class", "pixel_names", "sound_names", "presence"):
         left.plot([row["step"] for row in losses], [row[name] for row in losses], label=name)
-    left.set(xlabel="step", ylabel="loss (smoothed)", yscale="log")
+    left.set(xlabel="step", ylabel="loss (mean of ten steps)", yscale="log")
     names = sorted({name for row in metrics for name in row if name.startswith(("J_", "S_"))})
     for name in names:
         rows = [row for row in metrics if name in row]
