@@ -47,7 +47,7 @@ class TrainingError(Exception):
 class TrainConfig:
     """One run."""
 
-    steps: int = 3_250
+    steps: int = 2_900
     learning_rate: float = 6e-4
     warmup_steps: int = 100
     weight_decay: float = 0.02
@@ -66,7 +66,7 @@ class TrainConfig:
     sums, softmax and losses stay float32."""
     image_size: int = 192
     """Side of the pictures that most of the training sees, in pixels."""
-    full_size_share: float = 0.23
+    full_size_share: float = 0.2
     """Share of the steps, the last ones, that see pictures of the model's own size."""
     batch: BatchConfig = dataclasses.field(default_factory=BatchConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
