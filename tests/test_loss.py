@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
 from refavs_rt.model.decoder import QueryPrediction
-from refavs_rt.train.loss import NameSpace, mask_losses, matched_query_loss
+from refavs_rt.train.loss import NameSpace, mask_losses, matched_query_loss, referent_loss
 
 
 def test_mask_losses_are_the_formulas() -> None:
@@ -73,8 +75,22 @@ def test_names_are_classified_by_cosine() -> None:
         space.pixel.weight.copy_(torch.eye(8))
         space.pixel.bias.zero_()
     centred = embeddings - embeddings.mean(dim=0)
-    features = (centred[[2, 5]] * 7).T.reshape(1, 8, 1, 2)
+    features = (centred[[2, 5]] * 7).T.reshape(1, 8, 2)
     logits = space.pixel_logits(features, 0.07)
     assert logits.argmax(dim=1).tolist() == [2, 5]
     assert logits.shape == (2, 7)
     torch.testing.assert_close(logits.max(), torch.tensor(1 / 0.07))
+
+
+def test_referents_are_classified_where_they_are_known() -> None:
+    """-1 is "nothing", the last class; -2 counts for nothing. Against cross-entropy written out in float64."""
+    torch.manual_seed(0)
+    space = NameSpace(torch.randn(5, 8) + 3, pixel_width=4, width=6)
+    cues = torch.randn(2, 3, 6)
+    labels = torch.tensor([[[1, -2, -1]], [[4, 0, -1]]])
+    logits = space.referent_logits(cues, 0.07).detach().double().numpy()
+    logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    expected = -np.mean([logs[0, 1], logs[2, 5], logs[3, 4], logs[4, 0], logs[5, 5]])
+    output, target = SimpleNamespace(mean_cues=cues), SimpleNamespace(referents=labels)
+    ours = referent_loss(output, target, space, 0.07)  # type: ignore[arg-type]
+    assert float(ours.detach()) == pytest.approx(expected, rel=1e-5)

@@ -109,7 +109,7 @@ def clip_loss(output: ClipOutput, target: Target, names: NameSpace, config: Loss
     parts["presence"] = config.presence * functional.binary_cross_entropy_with_logits(logits, presence)
     parts["pixel_names"] = config.pixel_names * _pixel_names(output, target, names, config)
     parts["sound_names"] = config.sound_names * _sound_names(output, target, names, config)
-    parts["referent_names"] = config.referent_names * _referent_names(output, target, names, config)
+    parts["referent_names"] = config.referent_names * referent_loss(output, target, names, config.temperature)
     parts["total"] = torch.stack(list(parts.values())).sum()
     return parts
 
@@ -155,6 +155,15 @@ def matched_query_loss(
     return 2 * classes + own
 
 
+def referent_loss(output: ClipOutput, target: Target, names: NameSpace, temperature: float) -> Tensor:
+    """Classification of the mean cues on what each sentence means, or on nothing; unknown classes do not count."""
+    logits = names.referent_logits(output.mean_cues, temperature)
+    labels = target.referents.flatten()
+    labels = torch.where(labels == -1, logits.shape[1] - 1, labels)
+    each = functional.cross_entropy(logits, labels, reduction="none", ignore_index=-2)
+    return each.sum() / (labels != -2).sum().clamp(min=1)
+
+
 def _pixel_names(output: ClipOutput, target: Target, names: NameSpace, config: LossConfig) -> Tensor:
     logits = names.pixel_logits(output.memory.level_mask_features[_STRIDE_8], config.temperature)
     background = logits.shape[1] - 1
@@ -170,14 +179,6 @@ def _sound_names(output: ClipOutput, target: Target, names: NameSpace, config: L
     shares = target.sounds.flatten(0, 1)
     counted = shares.sum(dim=1)
     return -(shares * logits.log_softmax(dim=1)).sum() / counted.sum().clamp(min=1)
-
-
-def _referent_names(output: ClipOutput, target: Target, names: NameSpace, config: LossConfig) -> Tensor:
-    logits = names.referent_logits(output.mean_cues, config.temperature)
-    labels = target.referents.flatten()
-    labels = torch.where(labels == -1, logits.shape[1] - 1, labels)
-    each = functional.cross_entropy(logits, labels, reduction="none", ignore_index=-2)
-    return each.sum() / (labels != -2).sum().clamp(min=1)
 
 
 def _add(parts: dict[str, Tensor], name: str, value: Tensor) -> None:
