@@ -92,5 +92,5 @@ def test_referents_are_classified_where_they_are_known() -> None:
     logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     expected = -np.mean([logs[0, 1], logs[2, 5], logs[3, 4], logs[4, 0], logs[5, 5]])
     output, target = SimpleNamespace(mean_cues=cues), SimpleNamespace(referents=labels)
-    ours = referent_loss(output, target, space, 0.07)  # type: ignore[arg-type]
+    ours = referent_loss(output, target, space, 0.07)
     assert float(ours.detach()) == pytest.approx(expected, rel=1e-5)
