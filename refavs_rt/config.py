@@ -6,6 +6,7 @@ The presets are values of these frozen dataclasses; a bundle's manifest stores t
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -47,22 +48,60 @@ class ModelConfig:
     integration_layers: int = 2
     integration_hidden: int = 256
     """Hidden width of the integration transformer's feed-forward blocks."""
+    cue_positions: bool = True
+    """Whether cues carry learned codes of their age and place, which the paper has not: without them the order of sounds and
+    the side of the picture are lost."""
+    projection_hidden: int = 0
+    """Hidden width of the projections of text and sound to C and of the cues to the decoder; 0: text has one linear layer and
+    a norm, the cues' hidden width is C."""
     pixel_width: int = 96
     """Channels of the pixel decoder's maps and of the mask features."""
+    pixel_layers: int = 6
+    """Layers of deformable attention in Mask2Former's pixel decoder."""
+    pixel_hidden: int = 1_024
+    """Hidden width of those layers."""
     queries: int = 8
+    decoder_width: int = 192
+    """Width of the prompted queries and of the mask decoder."""
+    prompt_heads: int = 6
+    """Heads of the attention of the queries to the cues."""
+    decoder_heads: int = 6
     decoder_layers: int = 3
     decoder_hidden: int = 384
-    backbone: Literal["efficientnet_lite0", "tiny"] = "efficientnet_lite0"
+    decoder_activation: Literal["gelu", "relu"] = "gelu"
+    backbone: Literal["efficientnet_lite0", "swin", "tiny"] = "efficientnet_lite0"
+    """"swin": Mask2Former's pixel-level module, with its own pixel decoder."""
     backbone_channels: tuple[int, int, int, int] = (24, 40, 112, 1280)
     """Channels of the backbone's maps at strides 4, 8, 16 and 32."""
+    swin_depths: tuple[int, int, int, int] = (2, 2, 18, 2)
+    """Blocks of each stage of a Swin backbone."""
+    swin_heads: tuple[int, int, int, int] = (4, 8, 16, 32)
+    swin_window: int = 12
+    """Side of a Swin attention window in patches."""
+    audio_encoder: Literal["cnn", "vggish"] = "cnn"
     audio_channels: tuple[int, int, int, int] = (32, 64, 128, 256)
-    """Channels of the four blocks of the audio CNN."""
+    """Channels of the four blocks of the audio CNN, or of VGGish."""
+    vggish_hidden: int = 4_096
+    """Width of VGGish's two hidden dense layers."""
+    text_encoder: Literal["minilm", "roberta"] = "minilm"
     text_vocabulary: int = 30_522
     text_width: int = 384
     text_layers: int = 6
     text_heads: int = 12
     text_hidden: int = 1_536
     text_positions: int = 512
+    cached_memory: bool = True
+    """Whether attended sound and picture pass the cached memory; without it f'_t = f_t."""
+    modality_tokens: bool = True
+    """Whether the cues hold the tokens `aud` and `vis`."""
+    prompt_attention: bool = True
+    """Whether the queries attend to the cues; without it only the gated mean of the cues reaches them."""
+    audio_cues: bool = True
+    """Whether sound reaches the cues; without it every frame is one without a sound track."""
+    visual_cues: bool = True
+    """Whether the picture reaches the cues; the mask decoder sees the pixels in any case."""
+    text_cues: bool = True
+    """Whether the sentence reaches the cues; without it every sentence is the same one."""
     audio_offset_s: float = 0.0
     """Where a frame's sound window ends, in seconds after the frame: 0 live. Training also samples the data set's pairing,
     the second of sound that begins at the frame (an end 0.975 s after it)."""
@@ -74,8 +113,32 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.image_size % 32:
             raise ValueError(f"image_size must be a multiple of 32, not {self.image_size}")
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        for width, heads in (
+            ("width", "heads"),
+            ("decoder_width", "prompt_heads"),
+            ("decoder_width", "decoder_heads"),
+            ("text_width", "text_heads"),
+        ):
+            if getattr(self, heads) < 1 or getattr(self, width) % getattr(self, heads):
+                raise ValueError(
+                    f"{width} {getattr(self, width)} is not a multiple of {heads} {getattr(self, heads)}"
+                )
+        for name in (
+            "image_size",
+            "window_ticks",
+            "text_tokens",
+            "queries",
+            "decoder_layers",
+            "max_sentences",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        if not 0 < self.memory_hz < math.inf:
+            raise ValueError(f"memory_hz must be above 0, not {self.memory_hz}")
+        if self.backbone == "swin" and self.pixel_width != self.decoder_width:
+            raise ValueError(
+                f"with a swin backbone pixel_width must be decoder_width {self.decoder_width}, not {self.pixel_width}"
+            )
 
     @property
     def mask_size(self) -> int:
@@ -142,6 +205,36 @@ class RunConfig:
 
 EDGE = ModelConfig()
 
+FULL = ModelConfig(
+    preset="full",
+    image_size=384,
+    width=1_024,
+    heads=8,
+    integration_layers=1,
+    integration_hidden=2_048,
+    cue_positions=False,
+    projection_hidden=2_048,
+    pixel_width=256,
+    queries=100,
+    decoder_width=256,
+    prompt_heads=4,
+    decoder_heads=8,
+    decoder_layers=9,
+    decoder_hidden=2_048,
+    decoder_activation="relu",
+    backbone="swin",
+    backbone_channels=(128, 256, 512, 1_024),
+    audio_encoder="vggish",
+    audio_channels=(64, 128, 256, 512),
+    text_encoder="roberta",
+    text_vocabulary=50_265,
+    text_width=768,
+    text_hidden=3_072,
+    text_positions=514,
+)
+"""The paper's network: Mask2Former with Swin-B (`facebook/mask2former-swin-base-ade-semantic`), DistilRoBERTa
+(`distilbert/distilroberta-base`) and VGGish."""
+
 TEST = ModelConfig(
     preset="test",
     image_size=64,
@@ -153,6 +246,9 @@ TEST = ModelConfig(
     integration_hidden=16,
     pixel_width=8,
     queries=3,
+    decoder_width=16,
+    prompt_heads=2,
+    decoder_heads=2,
     decoder_layers=3,
     decoder_hidden=16,
     backbone="tiny",
@@ -167,4 +263,4 @@ TEST = ModelConfig(
 )
 """A network of a few thousand parameters beside its word table, for unit tests."""
 
-PRESETS = {"edge": EDGE, "test": TEST}
+PRESETS = {"edge": EDGE, "full": FULL, "test": TEST}

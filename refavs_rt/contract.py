@@ -115,7 +115,9 @@ def _vision_outputs(config: ModelConfig, batch: str | int) -> tuple[TensorSpec, 
     for layer in range(config.decoder_layers):
         positions = levels[layer % len(levels)]
         for part in "kv":
-            specs.append(TensorSpec(f"pixel_{part}_{layer}", "float32", (batch, positions, config.width)))
+            specs.append(
+                TensorSpec(f"pixel_{part}_{layer}", "float32", (batch, positions, config.decoder_width))
+            )
     for level, positions in enumerate(levels):
         specs.append(TensorSpec(f"mask_features_{level}", "float32", (batch, config.pixel_width, positions)))
     size = config.mask_size

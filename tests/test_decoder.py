@@ -80,9 +80,10 @@ def test_shared_form_is_mask2formers_flow() -> None:
     model = EEMC(dataclasses.replace(TEST, decoder_layers=5)).double().eval()
     sentences = 3
     with torch.no_grad():
-        pyramid = model.pixel_decoder.pyramid(model.backbone(torch.randn(1, 3, 64, 64, dtype=torch.float64)))
-        queries = torch.randn(1, sentences, TEST.queries, TEST.width, dtype=torch.float64)
-        memory = model.pixel_decoder(pyramid)
+        maps = model.backbone(torch.randn(1, 3, 64, 64, dtype=torch.float64))
+        pyramid = model.pixel_decoder.pyramid(maps)
+        queries = torch.randn(1, sentences, TEST.queries, TEST.decoder_width, dtype=torch.float64)
+        memory = model.pixel_decoder(maps)
         last, predictions = model.decoder(queries, model.query_place, memory)
         masks = predictions[-1].mask_logits(memory.mask_features)
         for n in range(sentences):

@@ -39,7 +39,7 @@ class MaskDecoder(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        width = config.width
+        width = config.decoder_width
         self.levels = len(PYRAMID_STRIDES)
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.decoder_layers))
         self.norm = nn.LayerNorm(width)
@@ -57,12 +57,12 @@ class MaskDecoder(nn.Module):
         """Decode.
 
         Args:
-            queries: prompted queries [B, N, Q, C].
-            query_place: learned query positions [Q, C].
+            queries: prompted queries [B, N, Q, E], E = `decoder_width`.
+            query_place: learned query positions [Q, E].
             memory: the frame's pixel memory, leading axis B.
 
         Returns:
-            the last queries [B, N, Q, C] and a prediction before the first and after each layer.
+            the last queries [B, N, Q, E] and a prediction before the first and after each layer.
         """
         predictions = [self._predict(queries)]
         for index, layer in enumerate(self.layers):
@@ -88,12 +88,12 @@ class _Layer(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        width = config.width
-        self.cross = ProjectedAttention(width, config.heads)
+        width, heads = config.decoder_width, config.decoder_heads
+        self.cross = ProjectedAttention(width, heads)
         self.norm_cross = nn.LayerNorm(width)
-        self.self_attention = Attention(width, config.heads)
+        self.self_attention = Attention(width, heads)
         self.norm_self = nn.LayerNorm(width)
-        self.feed_forward = FeedForward(width, config.decoder_hidden)
+        self.feed_forward = FeedForward(width, config.decoder_hidden, activation=config.decoder_activation)
         self.norm_feed_forward = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, place: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
@@ -113,9 +113,9 @@ class PresenceHead(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.layers = FeedForward(2 * config.width, config.width, 1)
+        self.layers = FeedForward(2 * config.decoder_width, config.decoder_width, 1)
 
     def forward(self, mean_cue: Tensor, queries: Tensor, object_share: Tensor) -> Tensor:
-        """Logits [B, N] of `mean_cue` [B, N, C], `queries` [B, N, Q, C] and `object_share` [B, N, Q]."""
+        """Logits [B, N] of `mean_cue` [B, N, E], `queries` [B, N, Q, E] and `object_share` [B, N, Q]."""
         claimed = (queries * object_share.unsqueeze(-1)).sum(dim=2)
         return self.layers(torch.cat([mean_cue, claimed], dim=-1)).squeeze(-1)

@@ -17,13 +17,24 @@ from refavs_rt.config import ModelConfig
 from refavs_rt.contract import PYRAMID_STRIDES, graph_specs
 from refavs_rt.kernels.memory_attention import band_mask
 
-from .audio import AudioEncoder
 from .decoder import MaskDecoder, PresenceHead, QueryPrediction
-from .efficientnet import EfficientNetLite0, TinyBackbone
+from .encoders import audio_encoder, text_encoder, text_projection, visual_encoder
 from .fusion import Integration, Prompting
-from .pixel import PixelDecoder, PixelMemory, VisualTokens
+from .pixel import PixelMemory
 from .temporal import Projected, TemporalBranch
-from .text import TextEncoder
+
+TrainedParameters = Literal["preset", "authors"]
+
+_FROZEN = ("backbone.", "text_encoder.")
+_FROZEN_PUBLISHED = (
+    *_FROZEN,
+    "audio_encoder.vggish.",
+    "pixel_decoder.",
+    "decoder.",
+    "queries",
+    "query_place",
+)
+_AUTHORS_TRAIN = ("text_project.", "audio_encoder.project.", "integration.to_decoder.", "prompting.")
 
 
 @dataclass
@@ -55,26 +66,46 @@ class EEMC(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone: nn.Module = (
-            EfficientNetLite0()
-            if config.backbone == "efficientnet_lite0"
-            else TinyBackbone(config.backbone_channels)
-        )
-        self.text_encoder = TextEncoder(config)
-        self.text_project = nn.Sequential(
-            nn.Linear(config.text_width, config.width), nn.LayerNorm(config.width)
-        )
-        self.audio_encoder = AudioEncoder(config)
-        self.visual_tokens = VisualTokens(config)
-        self.audio_branch = TemporalBranch(config.width, config.heads, config.beta)
-        self.visual_branch = TemporalBranch(config.width, config.heads, config.beta)
+        visual = visual_encoder(config)
+        self.backbone, self.visual_tokens, self.pixel_decoder = visual.backbone, visual.tokens, visual.pixels
+        self.text_encoder = text_encoder(config)
+        self.text_project = text_projection(config)
+        self.audio_encoder = audio_encoder(config)
+        self.audio_branch = TemporalBranch(config.width, config.heads, config.beta, config.cached_memory)
+        self.visual_branch = TemporalBranch(config.width, config.heads, config.beta, config.cached_memory)
         self.integration = Integration(config)
         self.prompting = Prompting(config)
-        self.pixel_decoder = PixelDecoder(config)
         self.decoder = MaskDecoder(config)
         self.presence_head = PresenceHead(config)
-        self.queries = nn.Parameter(torch.randn(config.queries, config.width) * 0.5)
-        self.query_place = nn.Parameter(torch.randn(config.queries, config.width) * 0.5)
+        self.queries = nn.Parameter(torch.randn(config.queries, config.decoder_width) * 0.5)
+        self.query_place = nn.Parameter(torch.randn(config.queries, config.decoder_width) * 0.5)
+
+    def trained_parameters(self, choice: TrainedParameters = "preset") -> set[str]:
+        """Names of the parameters that train.
+
+        Args:
+            choice: "preset": all but what was trained before: the backbone and the sentence encoder and, beside a Swin backbone,
+                VGGish, the pixel decoder without its adapters, and the mask decoder without its class head. "authors": what the
+                published code trains, which leaves its attentions at their random start: the projections of text, sound and
+                cues, the adapters, the prompting.
+
+        Raises:
+            ValueError: "authors" is asked of a network without the paper's encoders.
+        """
+        published = self.config.backbone == "swin"
+        if choice == "authors" and not published:
+            raise ValueError(
+                f"the authors' choice of parameters fits the preset full, not {self.config.preset}"
+            )
+        names = [name for name, _ in self.named_parameters()]
+        if choice == "authors":
+            return {n for n in names if n.startswith(_AUTHORS_TRAIN) or ".adapter." in n}
+        frozen = _FROZEN_PUBLISHED if published else _FROZEN
+        return {
+            n
+            for n in names
+            if not n.startswith(frozen) or ".adapter." in n or n.startswith("decoder.object.")
+        }
 
     # The four graphs
 
@@ -84,18 +115,18 @@ class EEMC(nn.Module):
 
     def project_text(self, hidden: Tensor) -> tuple[Tensor, ...]:
         """The trained half of `text`, from the frozen encoder's features [N, L, text_width]."""
-        text = self.text_project(hidden)
+        text = self.text_project(hidden if self.config.text_cues else torch.zeros_like(hidden))
         audio, visual = self.audio_branch.project(text), self.visual_branch.project(text)
         return text, _stack(audio), _stack(visual)
 
     def vision(self, frame: Tensor, ring_k: Tensor, ring_v: Tensor, ring_age: Tensor) -> tuple[Tensor, ...]:
         """Once a frame: all that no sentence changes, as the contract's `vision`."""
         maps = self.backbone(frame)
-        present = self.visual_branch.project(self.visual_tokens(maps))
+        present = self.visual_branch.project(self._look(maps))
         attended, lse = self.visual_branch.ring_partial(
             present, Projected(ring_k, ring_k, ring_v), ring_age > 0
         )
-        memory = self.pixel_decoder(self.pixel_decoder.pyramid(maps))
+        memory = self.pixel_decoder(maps)
         pixels = [x for pair in zip(memory.keys, memory.values, strict=True) for x in pair]
         return (
             present.q,
@@ -110,14 +141,14 @@ class EEMC(nn.Module):
 
     def audio(self, log_mel: Tensor, has_sound: Tensor) -> tuple[Tensor, ...]:
         """Once a frame: the audio token's projections, as the contract's `audio`."""
-        present = self.audio_branch.project(self.audio_encoder(log_mel, has_sound))
+        present = self.audio_branch.project(self._hear(log_mel, has_sound))
         return present.q, present.k, present.v
 
     def step(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """One frame for N sentences, as the contract's `step`: inputs and outputs in its order."""
         specs = graph_specs(self.config)["step"].inputs
         given = dict(zip((spec.name for spec in specs), inputs, strict=True))
-        text_mask, seen = given["token_mask"], given["ring_age"] > 0
+        text_mask, seen = self._readable(given["token_mask"]), given["ring_age"] > 0
         weight = given["memory_weight"]
 
         audio = Projected(*(given[f"audio_{part}"][:, None] for part in "qkv"))
@@ -145,7 +176,7 @@ class EEMC(nn.Module):
         memory = self._pixel_memory(given)
         predictions, presence, _ = self._segment(
             window[None],
-            window_age,
+            window_age[None],
             window_seen[None],
             visual_tokens[None],
             text[None],
@@ -179,8 +210,8 @@ class EEMC(nn.Module):
             token_ids: [B, N, L] int64.
             token_mask: [B, N, L] bool.
             added_at: [B, N] int, the tick at which each sentence was given; outputs before it mean nothing.
-            temporal: "band": a tick sees the last W ticks, as a stream does. "full": every tick sees the whole clip, as
-                in the paper; the audio tokens that prompt tick t are still those of its window.
+            temporal: "band": a tick sees the last W ticks, as a stream does. "full": every tick sees the whole clip, and is
+                prompted with the audio of the whole clip, as in the paper.
             decode_ticks: ticks to segment, all by default.
             text_hidden: the frozen encoder's features [B, N, L, text_width], where the caller keeps them.
         """
@@ -196,9 +227,11 @@ class EEMC(nn.Module):
         text, *qkvs = (x.unflatten(0, (batch, sentences)) for x in self.project_text(text_hidden))
         text_audio, text_visual = (Projected(*qkv.unbind(2)) for qkv in qkvs)
 
+        token_mask = self._readable(token_mask)
+
         maps = self.backbone(frames.flatten(0, 1))
-        visual = self.visual_branch.project(self.visual_tokens(maps).unflatten(0, (batch, ticks)))
-        audio_tokens = self.audio_encoder(log_mel.flatten(0, 1), has_sound.flatten())
+        visual = self.visual_branch.project(self._look(maps).unflatten(0, (batch, ticks)))
+        audio_tokens = self._hear(log_mel.flatten(0, 1), has_sound.flatten())
         audio_tokens = audio_tokens.unflatten(0, (batch, ticks))
         audio = self.audio_branch.project(audio_tokens[:, :, None])
 
@@ -210,8 +243,13 @@ class EEMC(nn.Module):
         text_now = (text[:, :, None] + heard.text + looked.text) / 3  # [B, N, T, L, C]
 
         chosen = torch.tensor(decode, device=frames.device)
-        age = torch.arange(window, device=frames.device)
-        slots = chosen[:, None] - age[None, :]  # [T', W]: the tick of each slot
+        if temporal == "band":
+            slots = chosen[:, None] - torch.arange(
+                window, device=frames.device
+            )  # [T', W]: the tick of each slot
+        else:
+            slots = torch.arange(ticks, device=frames.device).expand(len(decode), -1)
+        age = (chosen[:, None] - slots).clamp(0, window - 1)
         window_audio = heard.remembered[:, :, slots.clamp(min=0), 0]  # [B, N, T', W, C]
         window_seen = slots[None, None] >= added_at[:, :, None, None]
         window_seen = window_seen & (slots >= 0)
@@ -221,10 +259,10 @@ class EEMC(nn.Module):
             return x.transpose(1, 2).flatten(0, 1)
 
         picked = [m.unflatten(0, (batch, ticks))[:, chosen].flatten(0, 1) for m in maps]
-        memory = self.pixel_decoder(self.pixel_decoder.pyramid(picked))
+        memory = self.pixel_decoder(picked)
         predictions, presence, mean_cues = self._segment(
             by_frame(window_audio),
-            age[None],
+            by_frame(age.expand(batch, sentences, -1, -1)),
             by_frame(window_seen),
             by_frame(looked.remembered[:, :, chosen]),
             by_frame(text_now[:, :, chosen]),
@@ -255,7 +293,7 @@ class EEMC(nn.Module):
         frames, sentences = audio.shape[:2]
         cues, mask = self.integration(
             audio.flatten(0, 1),
-            age,
+            age.flatten(0, 1),
             audio_seen.flatten(0, 1),
             visual.flatten(0, 1),
             text.flatten(0, 1),
@@ -266,6 +304,23 @@ class EEMC(nn.Module):
         queries, predictions = self.decoder(queries, self.query_place, memory)
         mean_cue = mean_cue.unflatten(0, (frames, sentences))
         return predictions, self.presence_head(mean_cue, queries, predictions[-1].object_share()), mean_cue
+
+    # What an ablation withholds from the cues
+
+    def _hear(self, log_mel: Tensor, has_sound: Tensor) -> Tensor:
+        """Audio tokens [B, C]; without audio cues, all of them that of a frame without a sound track."""
+        return self.audio_encoder(log_mel, has_sound & self.config.audio_cues)
+
+    def _look(self, maps: list[Tensor]) -> Tensor:
+        """Visual tokens [B, P, C]; without visual cues, zeros."""
+        tokens = self.visual_tokens(maps)
+        return tokens if self.config.visual_cues else torch.zeros_like(tokens)
+
+    def _readable(self, token_mask: Tensor) -> Tensor:
+        """The sentence's mask [..., L]; without text cues only the first slot, whose features are zeros."""
+        if self.config.text_cues:
+            return token_mask
+        return token_mask & (torch.arange(token_mask.shape[-1], device=token_mask.device) == 0)
 
     def _pixel_memory(self, given: dict[str, Tensor]) -> PixelMemory:
         layers = range(self.config.decoder_layers)

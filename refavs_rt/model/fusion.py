@@ -13,20 +13,22 @@ from .layers import Attention, FeedForward, sine_position
 class Integration(nn.Module):
     """[A ; aud ; V ; vis ; X'] -> the cues that prompt the mask decoder.
 
-    A: the attended audio of the window's ticks, told apart by a learned code of their age (the paper has none; without it the
-    order of sounds is lost). `aud` and `vis` are the paper's modality tokens. Visual tokens carry their place.
+    A: the attended audio of the window's ticks. `aud` and `vis` are the paper's modality tokens. With `cue_positions`, which the
+    paper has not, audio carries a learned code of its age and visual tokens one of their place.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width = config.width
-        self.age = nn.Parameter(torch.randn(config.window_ticks, width) * 0.02)
-        self.audio_token = nn.Parameter(torch.randn(1, width) * 0.02)
-        self.visual_token = nn.Parameter(torch.randn(1, width) * 0.02)
-        self.place = nn.Linear(_POSITION_CHANNELS, width, bias=False)
+        positions = config.cue_positions
+        self.age = nn.Parameter(torch.randn(config.window_ticks, width) * 0.02) if positions else None
+        markers = int(config.modality_tokens)
+        self.audio_token = nn.Parameter(torch.randn(markers, width) * 0.02)
+        self.visual_token = nn.Parameter(torch.randn(markers, width) * 0.02)
+        self.place = nn.Linear(_POSITION_CHANNELS, width, bias=False) if positions else None
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.integration_layers))
         self.norm = nn.LayerNorm(width)
-        self.to_decoder = FeedForward(width, width)
+        self.to_decoder = FeedForward(width, config.projection_hidden or width, config.decoder_width)
 
     def forward(
         self, audio: Tensor, age: Tensor, audio_seen: Tensor, visual: Tensor, text: Tensor, text_mask: Tensor
@@ -41,20 +43,24 @@ class Integration(nn.Module):
             text: [M, L, C]; text_mask: [M, L] bool.
 
         Returns:
-            cues [M, W + 1 + P + 1 + L, C] and their mask [M, ...], False on empty slots.
+            cues [M, W + 1 + P + 1 + L, E] of the decoder's width (two fewer without modality tokens) and their mask
+            [M, ...], False on empty slots.
         """
         items, tokens, _ = visual.shape
         side = int(tokens**0.5)
-        place = self.place(sine_position(side, side, _POSITION_CHANNELS, visual))
+        if self.age is not None and self.place is not None:
+            audio = audio + self.age[age]
+            visual = visual + self.place(sine_position(side, side, _POSITION_CHANNELS, visual))
         parts = [
-            audio + self.age[age],
+            audio,
             self.audio_token.expand(items, -1, -1),
-            visual + place,
+            visual,
             self.visual_token.expand(items, -1, -1),
             text,
         ]
         sure = torch.ones_like(audio_seen[:, :1])
-        mask = torch.cat([audio_seen, sure, sure.expand(-1, tokens), sure, text_mask], dim=1)
+        markers = sure.expand(-1, self.audio_token.shape[0])
+        mask = torch.cat([audio_seen, markers, sure.expand(-1, tokens), markers, text_mask], dim=1)
         x = torch.cat(parts, dim=1)
         for layer in self.layers:
             x = layer(x, mask)
@@ -66,19 +72,23 @@ class Prompting(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.attention = Attention(config.width, config.heads)
-        self.norm = nn.LayerNorm(config.width)
-        self.gate_attention = nn.Parameter(torch.zeros(()))
+        width = config.decoder_width
+        self.attention = Attention(width, config.prompt_heads) if config.prompt_attention else None
+        self.norm = nn.LayerNorm(width)
+        self.gate_attention = nn.Parameter(torch.zeros(())) if config.prompt_attention else None
         self.gate_mean = nn.Parameter(torch.zeros(()))
 
     def forward(self, queries: Tensor, cues: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Prompted queries [M, Q, C] and the mean cue [M, C] of `queries` [Q, C], `cues` [M, K, C], `mask` [M, K]."""
+        """Prompted queries [M, Q, E] and the mean cue [M, E] of `queries` [Q, E], `cues` [M, K, E], `mask` [M, K]."""
         cues = self.norm(cues)
         share = mask.to(cues.dtype).unsqueeze(-1)
         mean = (cues * share).sum(dim=1) / share.sum(dim=1)
-        attended = self.attention(queries.expand(cues.shape[0], -1, -1), cues, cues, mask[:, None, :])
-        gates = torch.sigmoid(self.gate_attention), torch.sigmoid(self.gate_mean)
-        return queries + gates[0] * attended + gates[1] * mean[:, None], mean
+        prompted = queries + torch.sigmoid(self.gate_mean) * mean[:, None]
+        if self.attention is not None and self.gate_attention is not None:
+            asking = queries.expand(cues.shape[0], -1, -1)
+            attended = self.attention(asking, cues, cues, mask[:, None, :])
+            prompted = prompted + torch.sigmoid(self.gate_attention) * attended
+        return prompted, mean
 
 
 _POSITION_CHANNELS = 32

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -44,10 +45,13 @@ class Attention(ProjectedAttention):
 
 
 class FeedForward(nn.Sequential):
-    """Linear, GELU, Linear."""
+    """Linear, GELU or ReLU, Linear."""
 
-    def __init__(self, width: int, hidden: int, out: int | None = None) -> None:
-        super().__init__(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, out or width))
+    def __init__(
+        self, width: int, hidden: int, out: int | None = None, activation: Literal["gelu", "relu"] = "gelu"
+    ) -> None:
+        between = nn.GELU() if activation == "gelu" else nn.ReLU()
+        super().__init__(nn.Linear(width, hidden), between, nn.Linear(hidden, out or width))
 
 
 def sine_position(height: int, width: int, channels: int, like: Tensor) -> Tensor:

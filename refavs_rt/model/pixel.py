@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,9 +24,9 @@ class PixelMemory:
     """
 
     keys: list[Tensor]
-    """For each decoder layer [B, S_l, C]: its cross-attention's projected keys."""
+    """For each decoder layer [B, S_l, E]: its cross-attention's projected keys; E = `decoder_width`."""
     values: list[Tensor]
-    """For each decoder layer [B, S_l, C]."""
+    """For each decoder layer [B, S_l, E]."""
     level_mask_features: list[Tensor]
     """For each level of the pyramid [B, D, S_l]: the mask features resized bilinearly to it."""
     mask_features: Tensor
@@ -48,6 +49,14 @@ class VisualTokens(nn.Module):
         return self.norm(self.fine(fine) + self.coarse(coarse))
 
 
+class LastMapTokens(nn.Module):
+    """The paper's tokens: the backbone's last map as it is, which must have C channels."""
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """Tokens [B, P, C] of the four backbone maps."""
+        return maps[3].flatten(2).transpose(1, 2)
+
+
 class PixelDecoder(nn.Module):
     """A top-down pyramid of depthwise convolutions, and the decoder's sentence-independent projections of it."""
 
@@ -60,9 +69,26 @@ class PixelDecoder(nn.Module):
         self.mask_project = nn.Conv2d(inner, inner, 1)
         levels = len(PYRAMID_STRIDES)
         self.level = nn.Parameter(torch.randn(levels, inner) * 0.02)
-        self.key_place = nn.Linear(_POSITION_CHANNELS, config.width, bias=False)
-        self.key = nn.ModuleList(nn.Linear(inner, config.width) for _ in range(config.decoder_layers))
-        self.value = nn.ModuleList(nn.Linear(inner, config.width) for _ in range(config.decoder_layers))
+        width, layers = config.decoder_width, config.decoder_layers
+        self.key_place = nn.Linear(_POSITION_CHANNELS, width, bias=False)
+        self.key = nn.ModuleList(nn.Linear(inner, width) for _ in range(layers))
+        self.value = nn.ModuleList(nn.Linear(inner, width) for _ in range(layers))
+
+    def forward(self, maps: list[Tensor]) -> PixelMemory:
+        """The pixel memory of the four backbone maps."""
+        pyramid = self.pyramid(maps)
+        mask_features = self.mask_project(pyramid[0])
+        keys, values = [], []
+        tokens = [pyramid[i].flatten(2).transpose(1, 2) for i in (3, 2, 1)]
+        sizes = [(pyramid[i].shape[-2], pyramid[i].shape[-1]) for i in (3, 2, 1)]
+        for layer in range(len(self.key)):
+            level = layer % len(tokens)
+            height, width = sizes[level]
+            features = tokens[level] + self.level[level]
+            place = self.key_place(sine_position(height, width, _POSITION_CHANNELS, features))
+            keys.append(self.key[layer](features) + place)
+            values.append(self.value[layer](features))
+        return PixelMemory(keys, values, resized_mask_features(mask_features, sizes), mask_features)
 
     def pyramid(self, maps: list[Tensor]) -> list[Tensor]:
         """Maps [B, D, ., .] at strides 4, 8, 16 and 32 of the backbone's maps."""
@@ -78,23 +104,13 @@ class PixelDecoder(nn.Module):
             above = out[i] = self.smooth[i](x)
         return out
 
-    def forward(self, pyramid: list[Tensor]) -> PixelMemory:
-        """The pixel memory of a pyramid from `pyramid`."""
-        mask_features = self.mask_project(pyramid[0])
-        keys, values, resized = [], [], []
-        tokens = [pyramid[i].flatten(2).transpose(1, 2) for i in (3, 2, 1)]
-        sizes = [pyramid[i].shape[-2:] for i in (3, 2, 1)]
-        for layer in range(len(self.key)):
-            level = layer % len(tokens)
-            height, width = sizes[level]
-            features = tokens[level] + self.level[level]
-            place = self.key_place(sine_position(height, width, _POSITION_CHANNELS, features))
-            keys.append(self.key[layer](features) + place)
-            values.append(self.value[layer](features))
-        for size in sizes:
-            smaller = functional.interpolate(mask_features, size=size, mode="bilinear", align_corners=False)
-            resized.append(smaller.flatten(2))
-        return PixelMemory(keys, values, resized, mask_features)
+
+def resized_mask_features(mask_features: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """`mask_features` [B, D, h, w] resized bilinearly to each (height, width): [B, D, height * width]."""
+    return [
+        functional.interpolate(mask_features, size=size, mode="bilinear", align_corners=False).flatten(2)
+        for size in sizes
+    ]
 
 
 _POSITION_CHANNELS = 32

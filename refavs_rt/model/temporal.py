@@ -44,10 +44,12 @@ class ClipAttended:
 class TemporalBranch(nn.Module):
     """One modality and the sentence, attending to each other over a window of ticks."""
 
-    def __init__(self, width: int, heads: int, beta: float) -> None:
+    def __init__(self, width: int, heads: int, beta: float, memory: bool = True) -> None:
+        """`memory`: whether outputs pass the cached memory."""
         super().__init__()
         self.heads = heads
         self.beta = beta
+        self.memory = memory
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
@@ -57,6 +59,8 @@ class TemporalBranch(nn.Module):
 
     def remember(self, o: Tensor, mean: Tensor, weight: Tensor) -> Tensor:
         """f' of the attended output `o` [N, P, C], the previous mean and the weight of the present one [N]."""
+        if not self.memory:
+            return self.out(o)
         return self._output(cached_memory(o, mean, weight, self.beta))
 
     def clip(
@@ -84,7 +88,10 @@ class TemporalBranch(nn.Module):
         o_text, lse_text = partial_attention(q[:, None], t_k, t_v, text_mask[:, :, None, None, :])
         o = join_heads(merge_partial(o_ring[:, None], lse_ring[:, None], o_text, lse_text))
         o = o.unflatten(2, (ticks, tokens))  # [B, N, T, P, C]
-        remembered = self._output((1.0 + self.beta) * o - prefix_mean(o, added_at))
+        if self.memory:
+            remembered = self._output((1.0 + self.beta) * o - prefix_mean(o, added_at))
+        else:
+            remembered = self.out(o)
 
         # A sentence's queries are the same at every tick, so each tick's keys are attended to once and the partial results
         # are merged over the band.
