@@ -1,11 +1,14 @@
-"""The pack of pictures and sounds for the tests: built once from the media packages, and anew when its sources change."""
+"""What all tests share: one thread, and the packs of pictures and sounds."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from refavs_rt.train.material import Pack, build_pack
 
@@ -14,9 +17,19 @@ from .tiny_pack import write_tiny_pack
 _ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that share a tiny network wait for each other; on a machine that does other work, for minutes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the programs that tests start
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def pack() -> Pack:
-    """The real pack; for tests marked `media`."""
+    """The real pack, built once from the media packages, and anew when its sources change; for tests marked `media`."""
     digest = hashlib.sha256()
     for source in sorted((_ROOT / "train/material").glob("*.py")):
         digest.update(source.read_bytes())

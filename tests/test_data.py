@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
+import time
 import wave
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +18,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from refavs_rt.train import data
-from refavs_rt.train.data import ClipMedia, DataError, Row, read_clip, read_masks, read_rows, read_table
+from refavs_rt.train.data import (
+    ClipMedia,
+    DataError,
+    Row,
+    count_frames,
+    parse_table,
+    read_clip,
+    read_frames,
+    read_masks,
+    read_rows,
+    read_table,
+)
+
+from .ref_avs_tree import write_clips_of
 
 REAL_TABLE = Path(__file__).parents[2] / "shared" / "refavs_metadata.csv"
 HEIGHT, WIDTH = 36, 64
@@ -233,10 +248,58 @@ def test_a_damaged_side_file_is_named(tmp_path: Path, content: str) -> None:
         read_rows(path)
 
 
-@pytest.mark.skipif(not REAL_TABLE.exists(), reason="the real annotation table is not here")
-def test_the_real_table() -> None:
-    rows, left_out = read_rows(REAL_TABLE)
-    assert left_out == {} and len(rows) == 20_434
+@pytest.mark.parametrize(
+    ("uid", "fid", "why"),
+    [
+        ("dog", "0", "its uid 'dog' is not CLIP_CLASS_NUMBER"),
+        ("dog_1", "0", "its uid 'dog_1' is not CLIP_CLASS_NUMBER"),
+        ("_dog_1", "0", "is not CLIP_CLASS_NUMBER"),
+        ("c__1", "0", "is not CLIP_CLASS_NUMBER"),
+        ("../c_dog_1", "0", "is not CLIP_CLASS_NUMBER"),
+        (".._dog_1", "0", "is not CLIP_CLASS_NUMBER"),
+        ("c\0_dog_1", "0", "is not CLIP_CLASS_NUMBER"),
+        ("c_dog_1", "", "its fid is ''; write the number of the object"),
+        ("c_dog_1", "../0", "its fid is '../0'"),
+    ],
+)
+def test_rows_that_name_no_folder_are_left_out(tmp_path: Path, uid: str, fid: str, why: str) -> None:
+    path = write_table(tmp_path, [("c_cat_1", "val", 0, "x"), (uid, "val", fid, "y"), (uid, "odd", fid, "z")])
+    rows, left_out = read_rows(path, "val")
+    assert [row.uid for row in rows] == ["c_cat_1"]
+    assert list(left_out) == [uid] and left_out[uid].startswith(f"{path}, line 3: ") and why in left_out[uid]
+    everything, unusable = parse_table(path)
+    assert everything == rows and [(row.line, row.split) for row in unusable] == [(3, "val"), (4, "odd")]
+    assert unusable[1].why.startswith("its split is 'odd'; write one of train, val, ")
+
+
+def test_null_rows_need_no_object(tmp_path: Path) -> None:
+    path = write_table(tmp_path, [("null_c-c_null_1", "val", "", "x")])
+    assert [row.clip for row in read_rows(path)[0]] == ["null_c-c"]
+
+
+def test_expressions_keep_their_case(tmp_path: Path) -> None:
+    path = write_table(tmp_path, [("c_hair-dryer_1", "val", 0, "  The DOG  of\tAnna ")])
+    (row,) = read_rows(path)[0]
+    assert row.text == "The DOG  of\tAnna" and row.class_name == "hair dryer"
+
+
+def real_lines() -> list[list[str]]:
+    """vid, uid, split, fid, exp of the real table, cut at the first four commas: another reading than ours."""
+    lines = REAL_TABLE.read_bytes().decode("utf-8").split("\r\n")
+    assert lines[0] == "vid,uid,split,fid,exp" and lines[-1] == ""
+    return [line.split(",", 4) for line in lines[1:-1]]
+
+
+needs_real_table = pytest.mark.skipif(not REAL_TABLE.exists(), reason="the real annotation table is not here")
+
+
+@needs_real_table
+def test_the_real_table_has_what_is_known_of_it() -> None:
+    started = time.process_time()
+    rows, unusable = parse_table(REAL_TABLE)
+    assert time.process_time() - started < 2
+    assert len(rows) + len(unusable) == 20_459
+    assert [(row.split, row.why[:20]) for row in unusable] == [("TODO", "its split is 'TODO';")] * 25
     assert Counter(row.split for row in rows) == {
         "train": 14_113,
         "val": 1_349,
@@ -247,6 +310,45 @@ def test_the_real_table() -> None:
     assert sum(row.is_null for row in rows) == 1_708
     assert Counter(row.split for row in rows if row.is_null) == {"train": 608, "val": 72, "test_n": 1_028}
     assert all(len(read_rows(REAL_TABLE, split)[0]) == n for split, n in (("test_u", 1_656), ("val", 1_349)))
+    assert read_rows(REAL_TABLE)[1] == {}
+
+
+@needs_real_table
+def test_the_real_table_cell_by_cell() -> None:
+    """Against a reading that knows nothing of CSV: no row is lost, moved, or given another clip, object or sentence."""
+    lines = real_lines()
+    known = {number: line for number, line in enumerate(lines, start=2) if line[2] != "TODO"}
+    rows = {row.line: row for row in parse_table(REAL_TABLE)[0]}
+    assert rows.keys() == known.keys()
+    padded = 0
+    for number, (vid, uid, split, fid, text) in known.items():
+        row = rows[number]
+        assert (row.uid, row.split, row.object_id) == (uid, split, fid)
+        plain = text[1:-1].replace('""', '"') if text.startswith('"') else text
+        assert row.text == plain.strip(" ")
+        padded += row.text != plain
+        prefix = row.clip.removesuffix(vid)
+        assert prefix in ("", "null_c-", "null_m-") and row.is_null is bool(prefix)
+        assert uid.startswith(f"{row.clip}_{row.class_name.replace(' ', '-')}_")
+    assert padded > 20 and any(row.text != row.text.lower() for row in rows.values())
+
+
+@needs_real_table
+def test_the_real_table_with_few_of_its_clips(tmp_path: Path) -> None:
+    """Its rows find their files, whatever the sizes of the pictures; the rows of all other clips are told as missing."""
+    tree = tmp_path / "tree"
+    written = write_clips_of(REAL_TABLE, tree)
+    table = read_table(tree)
+    assert sorted(clip for clip, _ in table.by_clip()) == sorted(written) and len(written) == 5
+    assert len(table.left_out) == 3_993 - 5
+    for clip, rows in table.by_clip():
+        media = read_clip(tree, clip, 32)
+        assert media.frames.shape == (10, 32, 32, 3)
+        assert media.samples is not None and len(media.samples) == 160_000
+        for row in {row.object_id: row for row in rows}.values():
+            truth = read_masks(tree, row, 10)
+            assert truth.any(axis=(1, 2)).all() if not row.is_null else not truth.any()
+    assert {row.split for row in table.rows} == {"train", "val", "test_s", "test_u", "test_n"}
 
 
 # Clips
@@ -276,6 +378,50 @@ def test_a_gap_between_frames_is_no_shift(tmp_path: Path) -> None:
         path.unlink()
     with pytest.raises(DataError, match=r"media/c/frames has no frames"):
         read_clip(tmp_path, "c", 32)
+
+
+def test_only_frames_count(tmp_path: Path) -> None:
+    """Files whose names are other numbers, or no text at all, beside them."""
+    media = write_clip(tmp_path, "c")
+    for name in ("03.jpg", "٤.jpg", "²5.jpg", "-6.jpg", "7.JPG", "99999999999999999999.jpg", "8.jpg.part"):
+        (media / "frames" / name).write_bytes(b"stray")
+    (media / "frames" / os.fsdecode(b"\xff\xfe9.jpg")).write_bytes(b"stray")
+    assert count_frames(tmp_path, "c") == FRAMES
+    assert count_frames(tmp_path, "nowhere") == 0
+    (media / "file").write_bytes(b"x")
+    assert count_frames(tmp_path, "c/file") == 0
+
+
+def test_folders_whose_names_are_no_text(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"d\xe9ta")
+    write_clip(folder, "here_0_1")
+    (folder / "media" / os.fsdecode(b"\xff_0_1")).mkdir()
+    write_table(folder, [("here_0_1_a_1", "val", 0, "x"), ("ÿ_0_1_a_1", "val", 0, "y")])
+    table = read_table(folder)
+    assert [row.text for row in table.rows] == ["x"] and list(table.left_out) == ["ÿ_0_1"]
+    assert read_clip(folder, "here_0_1", 16).frames.shape == (FRAMES, 16, 16, 3)
+
+
+def test_a_draft_is_taken_only_where_it_is_about_the_same(tmp_path: Path) -> None:
+    """A picture of smooth noise, edges and fine stripes; whole pictures are PIL's own stretch, to the bit."""
+    media = write_clip(tmp_path, "c", frames=0)
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 255, (24, 43, 3), np.uint8)).resize(
+        (643, 361), Image.Resampling.BICUBIC
+    )
+    picture = np.array(coarse)
+    picture[100:140, 200:420] = (250, 20, 30)
+    picture[200:300:2, 300:500] //= 2
+    path = media / "frames" / "0.jpg"
+    Image.fromarray(picture).save(path, quality=92)
+    for size, drafted in ((128, True), (129, False), (360, False)):
+        whole, draft = (read_frames(tmp_path, "c", [0], size, draft=d)[0] for d in (False, True))
+        with Image.open(path) as original:
+            expected = np.asarray(original.resize((size, size), Image.Resampling.BILINEAR))
+        np.testing.assert_array_equal(whole, expected)
+        error = np.abs(draft.astype(int) - whole)
+        assert error.any() == drafted
+        assert error.mean() < 0.8 and np.percentile(error, 99) <= 5
 
 
 def cuts(data: bytes, latest: int = 1) -> Iterator[bytes]:
@@ -310,7 +456,7 @@ def test_damaged_masks_are_named(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"fid_1/00001\.png is damaged"):
             read_masks(tmp_path, row_of("c", 1), FRAMES)
     refused = 0
-    for bit in range(8 * len(good)):  # PIL answers some of these with SyntaxError or ValueError
+    for bit in range(0, 8 * len(good), 7):  # PIL answers some of these with SyntaxError or ValueError
         flipped = bytearray(good)
         flipped[bit // 8] ^= 1 << bit % 8
         path.write_bytes(flipped)
@@ -318,7 +464,7 @@ def test_damaged_masks_are_named(tmp_path: Path) -> None:
             read_masks(tmp_path, row_of("c", 1), FRAMES)
         except DataError as error:
             refused += str(path) in str(error)
-    assert refused > 4 * len(good)
+    assert refused > 4 * len(good) / 7
     path.unlink()
     with pytest.raises(DataError, match=r"fid_1/00001\.png is missing"):
         read_masks(tmp_path, row_of("c", 1), FRAMES)
@@ -423,10 +569,7 @@ def test_damaged_sound_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"audio\.wav (is damaged|cannot be read)"):
         read_clip(tmp_path, "c", 32)
     path.write_bytes(good[:20] + b"\3\0" + good[22:])  # floating point samples
-    with pytest.raises(DataError, match=r"audio\.wav cannot be read: .*; it must be 16-bit PCM"):
-        read_clip(tmp_path, "c", 32)
-    write_sound(path, sound_of("c"), width=1)
-    with pytest.raises(DataError, match=r"audio\.wav has 8-bit samples; convert it to 16-bit PCM"):
+    with pytest.raises(DataError, match=r"audio\.wav cannot be read: .* 16 bits; convert it to 16-bit PCM"):
         read_clip(tmp_path, "c", 32)
     path.unlink()
     path.mkdir()

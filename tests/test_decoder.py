@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,8 @@ def as_multihead(
 def plain_decode(model: EEMC, queries: Tensor, pyramid: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Mask2Former's own flow for one frame and one sentence [1, Q, C]: keys are projected in each layer, each mask is made
     whole and then resized to the layer's level, and the answer sums Q whole masks."""
-    decoder, pixels = model.decoder, model.pixel_decoder
+    decoder = model.decoder
+    pixels: Any = model.pixel_decoder
     features = pixels.mask_project(pyramid[0])
 
     def predict(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -219,6 +219,29 @@ def test_only_null_rows(tmp_path: Path) -> None:
     check(report["variants"]["authors_with_gate"], plain(nulls), batch=4)
 
 
+def test_others_are_evaluated_on_the_same_clips(tree: Path) -> None:
+    """Each beside the first as if it were alone; what the first says is untouched."""
+
+    class Contrary(KnownPredictor):
+        def predict(self, frames: Any, patches: Any, texts: Any) -> Any:
+            masks, presence = super().predict(frames, patches, texts)
+            return -masks, presence
+
+    first, other = KnownPredictor(), Contrary()
+    report = evaluate(first, tree, EvaluateConfig(), {"full": other})
+    alone = {"": evaluate(KnownPredictor(), tree, EvaluateConfig())}
+    alone["full"] = evaluate(Contrary(), tree, EvaluateConfig())
+    figures = ("J", "F", "S", "n", "by_type", "other_recording", "variants")
+    assert set(report) == {*alone[""], "full"} and set(report["full"]) == set(figures)
+    for name in figures:
+        assert report[name] == alone[""][name]
+        assert report["full"][name] == alone["full"][name]
+    assert report["J"] != report["full"]["J"]
+    assert [frames is again for (frames, *_), (again, *_) in zip(first.calls, other.calls, strict=True)] == [
+        True
+    ] * 4
+
+
 def test_split_and_limit(tmp_path: Path) -> None:
     tree = build(tmp_path)
     rows = [(row[0], "test_u" if row[0].startswith("b") else "test_s", *row[2:4]) for row in ROWS]
@@ -322,12 +345,12 @@ def test_what_cannot_be_read_is_skipped_and_told(tmp_path: Path) -> None:
     assert set(report["skipped"]) == {"a_0_1", "b_0_1", "null_m-b_0_1", "gone_0_1", "a_0_1_cat_3"}
     assert report["skipped"]["a_0_1"].startswith(f"{tree}/media/a_0_1/frames/1.jpg is damaged")
     assert report["skipped"]["b_0_1"] == f"{tree}/gt_mask/b_0_1/fid_2/00002.png is missing"
-    assert "audio.wav is damaged" in report["skipped"]["null_m-b_0_1"]
+    assert "audio.wav cannot be read" in report["skipped"]["null_m-b_0_1"]
     assert report["skipped"]["gone_0_1"] == f"{tree}/media/gone_0_1 is missing"
 
     (tree / "media" / "null_c-a_0_1" / "frames" / "0.jpg").unlink()
     with pytest.raises(
-        DataError, match=r"no clip could be evaluated; the last fault: .*audio\.wav is damaged"
+        DataError, match=r"no clip could be evaluated; the last fault: .*audio\.wav cannot be read"
     ):
         evaluate(KnownPredictor(), tree, EvaluateConfig(split="test_s"))
 
@@ -357,6 +380,10 @@ def test_a_clip_with_fewer_frames_is_scored_on_them(tmp_path: Path) -> None:
         (["--bundle", "{tmp}/no-bundle", "--data", "{tmp}"], "no such bundle folder"),
         (["--bundle", "edge", "--data", "{tmp}", "--json", "{tmp}"], "cannot be written; choose another"),
         (["--bundle", "edge", "--data", "{tmp}", "--json", "{tmp}/file/x"], "cannot be written: .*exists"),
+        (
+            ["--bundle", "edge", "--data", "{tmp}", "--temporal", "both"],
+            "a bundle can only stream; give a run",
+        ),
     ],
 )
 def test_faults_are_one_line(
@@ -379,6 +406,8 @@ def test_faults_are_one_line(
         ["--bundle", "edge", "--data", "x", "--limit", "0"],
         ["--bundle", "edge", "--data", "x", "--limit", "-1"],
         ["--bundle", "edge", "--data", "x", "--pairing", "none"],
+        ["--bundle", "edge", "--data", "x", "--temporal", "none"],
+        ["--bundle", "edge", "--data", "x", "--memory-mean", "none"],
     ],
 )
 def test_wrong_usage_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from .test_streaming import make_clip, make_model, run_clip, stream
 SWITCHES = ("cached_memory", "modality_tokens", "prompt_attention", "audio_cues", "visual_cues", "text_cues")
 
 
-def torch_layer(ours: nn.Module, config: ModelConfig) -> nn.TransformerEncoderLayer:
+def torch_layer(ours: Any, config: ModelConfig) -> nn.TransformerEncoderLayer:
     """torch's own pre-norm encoder layer with the same weights."""
     theirs = nn.TransformerEncoderLayer(
         config.width,
@@ -45,7 +46,7 @@ def torch_layer(ours: nn.Module, config: ModelConfig) -> nn.TransformerEncoderLa
 def test_integration_is_torchs_encoder_over_the_papers_sequence(config: ModelConfig, tokens: bool) -> None:
     torch.manual_seed(6)
     config = dataclasses.replace(config, integration_layers=2, modality_tokens=tokens)
-    integration = Integration(config).double()
+    integration: Any = Integration(config).double()
     items, window, places, length, width = 3, config.window_ticks, 4, 5, config.width
     audio, visual, text = (
         torch.randn(items, n, width, dtype=torch.float64) for n in (window, places, length)

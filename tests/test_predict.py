@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from refavs_rt.bundle import TOKENIZER
-from refavs_rt.config import TEST
+from refavs_rt.config import TEST, RunConfig
+from refavs_rt.engines import Arrays
 from refavs_rt.model.run_folder import CheckpointError
 from refavs_rt.model.text import minilm_folder
-from refavs_rt.tokenizer import SentenceCutWarning
+from refavs_rt.session import load
+from refavs_rt.tokenizer import SentenceCutWarning, Tokenizer
+from refavs_rt.train.batches import normalise
 from refavs_rt.train.checkpoint import save_weights, write_json
 from refavs_rt.train.cli import main
 from refavs_rt.train.data import DataError
@@ -88,8 +92,8 @@ def test_torch_and_bundle_agree(run: Path, bundle: Path, track: bool) -> None:
     assert clipwise[0].shape == (7, len(TEXTS), size, size) and clipwise[1].shape == (7, len(TEXTS))
     assert_close(streamed, clipwise)
     assert predictors[0].image_size == predictors[1].image_size == TEST.image_size
-    for k in (1, len(TEXTS) - 1):
-        assert np.abs(clipwise[0][:, k] - clipwise[0][:, 0]).max() > 0.1, "the sentence changes nothing"
+    apart = np.abs(clipwise[0] - clipwise[0][:, :1]).max(axis=(0, 2, 3))
+    assert (apart[1:] > 1e-3).all() and apart.max() > 0.1, "the sentence changes nothing"
 
 
 def test_sound_silence_and_no_track_are_three_things(run: Path) -> None:
@@ -107,6 +111,90 @@ def test_a_sentence_does_not_depend_on_its_company(run: Path) -> None:
     together = predictor.predict(frames, sound, TEXTS)
     alone = predictor.predict(frames, sound, TEXTS[9:])
     assert_close((together[0][:, 9:], together[1][:, 9:]), alone)
+
+
+def test_temporal_modes_are_those_of_the_network(run: Path) -> None:
+    """Over more ticks than the window, one after the other on the same clip, in any order."""
+    model, tokenizer = tiny_model(), Tokenizer(minilm_folder().joinpath("tokenizer.json").read_bytes(), 6)
+    (frames, sound), texts = clip(), TEXTS[:3]
+    band = TorchPredictor(run)
+    predictors = {"band": band, "full": band.with_temporal("full")}
+    assert predictors["full"].model is band.model and band.temporal == "band"
+    ids, mask = (torch.from_numpy(x)[None] for x in tokenizer.encode(texts))
+    found = {}
+    for temporal in ("full", "band", "full"):
+        with torch.inference_mode():
+            wanted = model.forward_clip(
+                torch.from_numpy(normalise(frames))[None],
+                torch.from_numpy(sound)[None],
+                torch.ones(1, len(frames), dtype=torch.bool),
+                ids,
+                mask,
+                temporal=temporal,
+            )
+        found[temporal] = predictors[temporal].predict(frames, sound, texts)
+        assert_close(found[temporal], (wanted.mask_logits[0].numpy(), wanted.presence[0].numpy()))
+    assert np.abs(found["band"][0] - found["full"][0]).max() > 0.01
+    alone = TorchPredictor(run, temporal="full").predict(frames, sound, texts)
+    np.testing.assert_array_equal(alone[0], found["full"][0])
+
+
+@pytest.mark.parametrize("through", ["torch", "runtime"])
+def test_what_was_seen_and_heard_before_changes_nothing(
+    run: Path, bundle: Path, through: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same frames or sounds again, others, shorter ones, none, more sentences than go together: always the answer of a
+    predictor that has seen nothing; and frames that come again are not looked at again."""
+
+    def fresh() -> TorchPredictor | BundlePredictor:
+        return TorchPredictor(run) if through == "torch" else BundlePredictor(str(bundle))
+
+    (frames, sound), other = clip(), clip()[0][::-1].copy()
+    calls = [
+        (frames, sound, TEXTS),
+        (frames, sound[::-1].copy(), TEXTS[:2]),
+        (frames, None, TEXTS[1:3]),
+        (frames, sound, TEXTS[2:4]),
+        (other, sound, TEXTS[:2]),
+        (other[:3], sound[:3], TEXTS[:2]),
+        (other, None, TEXTS[:1]),
+        (frames, None, TEXTS[:1]),
+    ]
+    used = fresh()
+    looks: list[int] = []
+    if isinstance(used, TorchPredictor):
+        used.model.backbone.register_forward_hook(lambda module, inputs, output: looks.append(len(inputs[0])))
+    else:
+        engine = used._engine._engine
+        vision = engine.vision
+
+        def watched(inputs: Arrays) -> dict[str, NDArray[Any]]:
+            looks.append(1)
+            return vision(inputs)
+
+        monkeypatch.setattr(engine, "vision", watched)
+    for number, call in enumerate(calls):
+        found, wanted = used.predict(*call), fresh().predict(*call)
+        for mine, theirs in zip(found, wanted, strict=True):
+            np.testing.assert_array_equal(mine, theirs, err_msg=f"call {number}")
+    assert sum(looks) == 7 + 7 + 3 + 7 + 7
+
+
+def test_memory_mean_is_the_runtimes(run: Path, bundle: Path) -> None:
+    frames, sound = clip(9)
+    pictures = normalise(frames)
+    found = {}
+    for mean in ("cumulative", "exponential", "window"):
+        settings = RunConfig(memory_mean=mean)
+        found[mean] = BundlePredictor(str(bundle), settings).predict(frames, sound, TEXTS[:2])[0]
+        session = load(str(bundle), run=settings).session(TEXTS[:2])
+        for i in range(9):
+            shown = session.push(pictures[i], sound[i], float(i)).mask_logits
+            np.testing.assert_array_equal(found[mean][i], shown)
+    assert np.abs(found["cumulative"] - found["exponential"]).max() > 1e-3
+    assert np.abs(found["cumulative"] - found["window"]).max() > 1e-3
+    with pytest.raises(CheckpointError, match=r"tiny: .* not 'window'; export the run and give the bundle"):
+        TorchPredictor(run, RunConfig(memory_mean="window"))
 
 
 def test_sentences_are_checked(run: Path, bundle: Path) -> None:
@@ -157,7 +245,13 @@ def test_evaluate_gives_the_same_through_both(
         assert main(["evaluate", *what, *arguments]) == 0
         reports.append(json.loads(out.read_text()))
         said = capsys.readouterr()
-        assert [line.split()[0] for line in said.out.splitlines()[1:5]] == [
+        lines = said.out.splitlines()
+        both = what[0] == "--checkpoint"
+        heads = [["band", "full"], ["J", "F", "S", "n"] * 2] if both else [["J", "F", "S", "n"]]
+        assert [line.split() for line in lines[: len(heads)]] == heads
+        cells = [line.split() for line in lines[len(heads) : len(heads) + 4]]
+        assert [len(row) for row in cells] == [1 + 4 * (1 + both)] * 4
+        assert [row[0] for row in cells] == [
             "all",
             "per_expression_without_gate",
             "authors_with_gate",
@@ -178,3 +272,13 @@ def test_evaluate_gives_the_same_through_both(
         for name in "JFS":
             assert first[name] == pytest.approx(second[name], abs=2e-3)
     assert reports[0]["variants"]["per_expression_without_gate"]["F"] > 0.01
+    assert [r["settings"]["temporal"] for r in reports] == ["both", "band"] and "full" not in reports[1]
+    for temporal, figures in (("band", reports[0]), ("full", reports[0]["full"])):
+        out = tmp_path / f"{temporal}.json"
+        arguments = ["--data", str(tree), "--json", str(out), "--split", "test_s", "--temporal", temporal]
+        assert main(["evaluate", "--checkpoint", str(run), *arguments]) == 0
+        alone = json.loads(out.read_text())
+        assert alone["settings"]["temporal"] == temporal
+        for name in ("J", "F", "S", "n", "by_type", "other_recording", "variants"):
+            assert alone[name] == figures[name], name
+    assert reports[0]["full"]["J"] != reports[0]["J"]

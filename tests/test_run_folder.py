@@ -11,7 +11,8 @@ import torch
 from refavs_rt.config import TEST
 from refavs_rt.model.eemc import EEMC
 from refavs_rt.model.run_folder import CONFIG, WEIGHTS, CheckpointError, load_config, load_model, load_run
-from refavs_rt.train.checkpoint import load_resume, save_resume, save_weights, write_json
+from refavs_rt.train import checkpoint
+from refavs_rt.train.checkpoint import has_resume, load_resume, save_resume, save_weights, write_json
 
 
 @pytest.fixture
@@ -34,21 +35,50 @@ def test_weights_come_back_bit_for_bit(run: Path) -> None:
         assert torch.equal(state[name], value), name
 
 
-def test_no_partial_file_stays(run: Path) -> None:
-    save_resume(run, {"step": 3, "model": {"a": torch.ones(2)}})
-    assert not list(run.glob("*.partial"))
-    assert load_resume(run)["step"] == 3
+def test_a_checkpoint_comes_back_and_no_partial_file_stays(run: Path) -> None:
+    for step in (3, 4):
+        save_resume(run, {"step": step}, {"a": torch.full((2, 3), step).T})
+    values, tensors = load_resume(run)
+    assert values == {"step": 4} and torch.equal(tensors["a"], torch.full((3, 2), 4))
+    assert {path.name for path in run.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "resume",
+        "settings.json",
+        "tokenizer.json",
+    }
 
 
-def test_resume_is_never_unpickled(run: Path) -> None:
-    """A resume file that would run code is refused."""
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_resume(run, {"step": 3}, {"a": torch.ones(2)})
+
+    def full(path: Path) -> None:
+        raise OSError(f"{path}: no space left on the device")
+
+    monkeypatch.setattr(checkpoint, "_sync", full)
+    with pytest.raises(OSError, match="no space left"):
+        save_resume(run, {"step": 4}, {"a": torch.ones(2)})
+    assert load_resume(run)[0] == {"step": 3}
+
+
+def test_nothing_to_resume_is_named(run: Path) -> None:
+    assert not has_resume(run)
+    with pytest.raises(CheckpointError, match="resume is missing"):
+        load_resume(run)
+
+
+def test_a_pickle_is_never_read(run: Path) -> None:
+    """Tensors that would run code are refused."""
 
     class Evil:
         def __reduce__(self) -> tuple[object, ...]:
             return print, ("ran",)
 
-    torch.save({"step": Evil()}, run / "resume.pt")
-    with pytest.raises(CheckpointError, match=r"resume\.pt"):
+    save_resume(run, {"step": 3}, {"a": torch.ones(2)})
+    torch.save({"step": Evil()}, run / "resume" / "tensors.safetensors")
+    with pytest.raises(CheckpointError, match="resume is damaged"):
         load_resume(run)
 
 

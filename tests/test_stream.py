@@ -99,7 +99,7 @@ def test_masks_are_the_thresholded_logits_at_the_sources_size(
     bundle: Bundle, model: Model, clip: Path
 ) -> None:
     seen = 0
-    gate = 0.61
+    gate = float(np.median([result.presence for result in model.stream(clip, TEXTS)]))
     gated = Model(bundle, model.engine, RunConfig(presence_threshold=gate, mask_threshold=0.3))
     for result in gated.stream(clip, TEXTS):
         logits = torch.from_numpy(result.mask_logits)[None]

@@ -1,16 +1,20 @@
-"""Training batches from generated scenes, in memory: one scene gives several sentences over one pass of the backbone."""
+"""Clips of training: what a step asks for, and generated scenes that answer; several sentences share a pass of the backbone.
+
+Which clips a step sees depends on the seed and the step, not on the number of processes nor on what was drawn before.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from refavs_rt.config import IMAGENET_MEAN, IMAGENET_STD, PATCH_SAMPLES, SAMPLE_RATE_HZ
 from refavs_rt.log_mel import log_mel
@@ -30,24 +34,90 @@ class BatchConfig:
     """What a batch is made of."""
 
     image_size: int = 192
+    """Side of the pictures, in pixels."""
     late_image_size: int = 256
+    """The same from `late_from_step` on."""
     late_from_step: int = 10**9
-    """From this step on, pictures have `late_image_size` pixels a side."""
+    """The first step, from 0, of large pictures and long clips."""
     sentences: int = 6
+    """Sentences of a clip; they share one pass of the backbone."""
     shapes: tuple[tuple[int, int], ...] = ((2, 9), (2, 9), (3, 6), (3, 6), (8, 2))
-    """(ticks, scenes) of a batch, drawn evenly; their product is what the backbone sees. Many scenes teach names and sounds."""
+    """(ticks, clips) of a batch, drawn evenly; their product is what the backbone sees. Many clips teach names and sounds."""
     late_shapes: tuple[tuple[int, int], ...] = ((2, 8), (3, 6), (5, 3), (10, 2))
     """The same from `late_from_step` on: long clips teach the memory."""
+    scale: int = 1
+    """Times the clips of a step that the shapes say: as many as there are GPUs keeps each as busy as one alone."""
     decoded_ticks: int = 3
+    """Ticks of a clip that are segmented, at most; the others are only remembered."""
     muted: float = 0.08
-    """Share of the scenes whose sound is replaced by silence."""
+    """Share of the clips whose sound is replaced by silence; of generated scenes only."""
     no_track: float = 0.04
-    """Share of the scenes without a sound track."""
+    """Share of the clips without a sound track; of generated scenes only."""
     dataset_pairing: float = 0.5
-    """Share of the scenes whose frame is paired with the second of sound that begins at it, as the data set does; the others
-    are paired as a live stream does, with the window that ends at the frame."""
+    """Share of the clips whose frames are paired with the second of sound that begins at them, as the data set does; the
+    others are paired as a live stream does, with the window that ends at the frame."""
     aspects: tuple[float, ...] = (1.0, 4 / 3, 16 / 9)
-    """Width to height of the picture before it is stretched to a square."""
+    """Width to height of the picture before it is stretched to a square; of generated scenes only."""
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """What all clips of one training step have in common; it depends on the seed and the step alone."""
+
+    size: int
+    """Side of the pictures, in pixels."""
+    ticks: int
+    decode: tuple[int, ...]
+    """The decoded ticks, sorted."""
+    count: int
+    """Clips in the whole step, over all processes."""
+
+
+def plan_batch(config: BatchConfig, seed: int, step: int) -> BatchPlan:
+    """The plan of step number `step`, from 0."""
+    rng = np.random.default_rng((seed, step))
+    size, shapes = config.image_size, config.shapes
+    if step >= config.late_from_step:
+        size, shapes = config.late_image_size, config.late_shapes
+    ticks, count = shapes[rng.integers(len(shapes))]
+    decode = sorted(rng.permutation(ticks)[: config.decoded_ticks].tolist())
+    return BatchPlan(size, ticks, tuple(decode), count * config.scale)
+
+
+def clip_rng(seed: int, step: int, index: int) -> np.random.Generator:
+    """The chance of clip `index` of a step: whichever process draws the clip, in whatever order, it is the same clip."""
+    return np.random.default_rng(
+        (seed, step, index + 1)
+    )  # numpy pads with zeros: 0 would be the chance of the plan
+
+
+@dataclass
+class Clip:
+    """One clip of a batch, as arrays."""
+
+    name: str
+    """Of the scene or of the clip on disk, for messages."""
+    frames: NDArray[np.float32]
+    log_mel: NDArray[np.float32]
+    has_sound: NDArray[np.bool_]
+    texts: list[str]
+    kinds: list[str]
+    masks: NDArray[np.float32]
+    presence: NDArray[np.float32]
+    names: NDArray[np.int64]
+    referents: NDArray[np.int64]
+    sounds: NDArray[np.float32]
+
+
+class ClipSource(Protocol):
+    """Where the clips of a training come from."""
+
+    def draw(self, plan: BatchPlan, rng: np.random.Generator) -> Clip:
+        """A clip by chance, of the plan's size, ticks and decoded ticks.
+
+        Raises:
+            DataError: none can be had.
+        """
 
 
 @dataclass
@@ -65,46 +135,32 @@ class Batch:
     kinds: list[list[str]]
     decode_ticks: list[int]
     target: Target
+    names: list[str]
+    """[B], of the clips"""
 
 
-class SceneBatches(Dataset[Batch]):
-    """Batch number `step`, the same for the same seed whoever asks for it, so that a resumed run sees the same batches."""
+class SceneClips:
+    """Clips of generated scenes."""
 
-    def __init__(
-        self, scenes: SceneGenerator, names: tuple[str, ...], config: BatchConfig, seed: int
-    ) -> None:
+    def __init__(self, scenes: SceneGenerator, names: tuple[str, ...], config: BatchConfig) -> None:
         self.scenes = scenes
         self.names = {name: i for i, name in enumerate(names)}
         self.config = config
-        self.seed = seed
 
-    def __getitem__(self, step: int) -> Batch:
-        rng = np.random.default_rng((self.seed, step))
+    def draw(self, plan: BatchPlan, rng: np.random.Generator) -> Clip:
+        """A scene by chance, seen and heard at ticks by chance."""
         config = self.config
-        size, shapes = config.image_size, config.shapes
-        if step >= config.late_from_step:
-            size, shapes = config.late_image_size, config.late_shapes
-        ticks, count = shapes[rng.integers(len(shapes))]
-        decode = sorted(rng.permutation(ticks)[: config.decoded_ticks].tolist())
-        clips = [
-            self._clip(self.scenes.scene(int(rng.integers(2**31))), ticks, decode, size, rng)
-            for _ in range(count)
-        ]
-        return collate(clips, decode)
-
-    def _clip(self, scene: Scene, ticks: int, decode: list[int], size: int, rng: np.random.Generator) -> Clip:
-        config = self.config
+        scene = self.scenes.scene(int(rng.integers(2**31)))
         dataset_pairing = rng.random() < config.dataset_pairing
         draw = rng.random()
         muted = draw < config.muted
         has_track = not config.muted <= draw < config.muted + config.no_track
-        latest_start = max(0.0, scene.seconds - ticks)
+        latest_start = max(0.0, scene.seconds - plan.ticks)
         start = 0.0 if rng.random() < 0.5 else float(rng.uniform(0, latest_start))
-        times = start + np.arange(ticks, dtype=np.float64)
-        times[-1] -= (
-            rng.uniform(0, 0.9) if ticks > 1 and rng.random() < 0.3 else 0.0
-        )  # a frame between the ticks
-        times = np.clip(times + rng.uniform(0, 0.05, ticks), 0, scene.seconds - 1e-3)
+        times = start + np.arange(plan.ticks, dtype=np.float64)
+        if plan.ticks > 1 and rng.random() < 0.3:
+            times[-1] -= rng.uniform(0, 0.9)  # a frame between the ticks
+        times = np.clip(times + rng.uniform(0, 0.05, plan.ticks), 0, scene.seconds - 1e-3)
         expressions = pick_expressions(scene.expressions(), config.sentences, start > 0, rng)
         aspect = config.aspects[rng.integers(len(config.aspects))]
         window_ends = times + WINDOW_S if dataset_pairing else times
@@ -112,30 +168,14 @@ class SceneBatches(Dataset[Batch]):
             scene,
             times,
             window_ends,
-            decode,
+            list(plan.decode),
             expressions,
             self.names,
-            size=size,
+            size=plan.size,
             aspect=aspect,
             muted=muted,
             has_track=has_track,
         )
-
-
-@dataclass
-class Clip:
-    """One clip of a batch, as arrays."""
-
-    frames: NDArray[np.float32]
-    log_mel: NDArray[np.float32]
-    has_sound: NDArray[np.bool_]
-    texts: list[str]
-    kinds: list[str]
-    masks: NDArray[np.float32]
-    presence: NDArray[np.float32]
-    names: NDArray[np.int64]
-    referents: NDArray[np.int64]
-    sounds: NDArray[np.float32]
 
 
 def pick_expressions(
@@ -190,6 +230,7 @@ def make_clip(
     clip_masks, presence = _referred(expressions, quarter, audible, sounding, decode)
     classes = [names.get(o.class_name, -2) for o in scene.objects]
     return Clip(
+        name=f"scene {scene.key[-1]}",
         frames=normalise(frames),
         log_mel=_patches(scene, window_ends, muted or not has_track),
         has_sound=np.full(len(times), has_track),
@@ -208,8 +249,11 @@ def make_clip(
 def normalise(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[T, S, S, 3] bytes -> [T, 3, S, S] as the network takes it."""
     mean, std = (np.asarray(x, np.float32) for x in (IMAGENET_MEAN, IMAGENET_STD))
-    scaled = (frames.astype(np.float32) / 255 - mean) / std
-    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+    of_byte = (np.arange(256, dtype=np.float32)[:, None] / 255 - mean) / std  # [256, 3]
+    out = np.empty((len(frames), 3, *frames.shape[1:3]), np.float32)
+    for channel in range(3):
+        np.take(of_byte[:, channel], frames[..., channel], out=out[:, channel], mode="clip")
+    return out
 
 
 def named_referents(classes: list[int | None], presence: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -219,15 +263,30 @@ def named_referents(classes: list[int | None], presence: NDArray[np.float32]) ->
     return np.where(presence > 0, named, -1)
 
 
-def collate(clips: list[Clip], decode: list[int]) -> Batch:
-    """Clips of equal shape, stacked."""
+def collate(clips: Sequence[Clip], decode: Sequence[int], point_seeds: Sequence[int] | None = None) -> Batch:
+    """Clips of equal shape, stacked. `point_seeds`: one a clip, for the points that the loss samples; 0 by default."""
 
     def stack(name: str) -> Tensor:
         return torch.from_numpy(np.stack([getattr(clip, name) for clip in clips]))
 
-    target = Target(stack("masks"), stack("presence"), stack("names"), stack("referents"), stack("sounds"))
-    texts, kinds = [clip.texts for clip in clips], [clip.kinds for clip in clips]
-    return Batch(stack("frames"), stack("log_mel"), stack("has_sound"), texts, kinds, decode, target)
+    target = Target(
+        masks=stack("masks"),
+        presence=stack("presence"),
+        names=stack("names"),
+        referents=stack("referents"),
+        sounds=stack("sounds"),
+        point_seeds=torch.tensor(point_seeds or [0] * len(clips), dtype=torch.int64),
+    )
+    return Batch(
+        frames=stack("frames"),
+        log_mel=stack("log_mel"),
+        has_sound=stack("has_sound"),
+        texts=[clip.texts for clip in clips],
+        kinds=[clip.kinds for clip in clips],
+        decode_ticks=list(decode),
+        target=target,
+        names=[clip.name for clip in clips],
+    )
 
 
 def _referred(

@@ -1,28 +1,48 @@
-"""`python -m train`: train, and beside it `scenes` (write a data set) and `evaluate`."""
+"""`python -m train`: train, and the commands beside it."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import importlib
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING
 
 from refavs_rt.config import PRESETS
 
-_COMMANDS = ("scenes", "evaluate", "plot", "video")
+if TYPE_CHECKING:
+    from .distributed import World
+    from .train_config import TrainConfig
+
+_COMMANDS = {
+    "scenes": ".scenes.cli",
+    "data": ".data_check_cli",
+    "evaluate": ".evaluate_cli",
+    "ablate": ".ablate.cli",
+    "import-weights": ".import_weights_cli",
+    "plot": ".plot",
+    "report": ".report",
+    "video": ".video",
+}
+"""Command -> the module whose `add_parser` says what it takes."""
 _DESCRIPTION = """\
 Train EEMC. Typed bare, it trains the preset `edge` on generated scenes into runs/TIME, with the link runs/latest,
 and builds the pack of pictures and sounds first where the media packages are installed.
 
   python -m train                          train `edge`
   python -m train --out runs/mine          train there, or go on where that run stands
+  torchrun --nproc-per-node 8 -m train     the same on eight GPUs; a run can go on with another number of them
+
   python -m train scenes --help            write scenes to disk in the form of Ref-AVS
+  python -m train data --check DIR         what of a data set is there, missing, unreadable
   python -m train evaluate --help          J, F and S of a run or a bundle
+  python -m train ablate NAME --help       an experiment, with a table and a plot
+  python -m train import-weights --help    published weights into a folder for --weights
   python -m train video --out scene.mp4    one generated scene as a video
   python -m train plot RUN                 the curves of a run as a picture
+  python -m train report RUN               what a run understands best and worst, as pictures
 """
 
 
@@ -32,6 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments and arguments[0] in _COMMANDS:
             return _subcommand(arguments)
+        if arguments and not arguments[0].startswith("-"):
+            print(
+                f"error: there is no command {arguments[0]!r}, only {', '.join(_COMMANDS)}", file=sys.stderr
+            )
+            return 2
         return _train(_train_parser().parse_args(arguments))
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
@@ -48,65 +73,111 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _subcommand(arguments: list[str]) -> int:
-    from .evaluate_cli import add_parser as add_evaluate
-    from .plot import add_parser as add_plot
-    from .scenes.cli import add_parser as add_scenes
-    from .video import add_parser as add_video
-
     parser = argparse.ArgumentParser(prog="python -m train")
     subparsers = parser.add_subparsers(required=True)
-    add_scenes(subparsers)
-    add_evaluate(subparsers)
-    add_plot(subparsers)
-    add_video(subparsers)
+    importlib.import_module(_COMMANDS[arguments[0]], __package__).add_parser(subparsers)
     args = parser.parse_args(arguments)
     code: int = args.run(args)
     return code
 
 
 def _train_parser() -> argparse.ArgumentParser:
-    from .loop import Precision, TrainConfig
+    from .batches import BatchConfig
+    from .flags import add_flags
+    from .train_config import BATCH_FLAGS, DEFAULTS, GROUPS, TrainConfig
 
     parser = argparse.ArgumentParser(
-        prog="python -m train", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m train",
+        usage="python -m train [--preset P] [--data scenes:PACK|DIR] [--out RUN] [flags below]",
+        description=_DESCRIPTION,
+        formatter_class=_HelpFormatter,
     )
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="edge")
-    parser.add_argument(
-        "--data", default=None, metavar="scenes:PACK|DIR", help="default: scenes, packed under runs/"
+    groups = {name: parser.add_argument_group(name) for name in GROUPS}
+    run = groups["run"]
+    run.add_argument("--preset", choices=sorted(PRESETS), default="edge", help="The network. Default: edge.")
+    run.add_argument(
+        "--data",
+        default=None,
+        metavar="scenes:PACK|DIR",
+        help="A pack of scenes, or a data set in the form of Ref-AVS. Default: the pack runs/scenes.pack.",
     )
-    parser.add_argument("--out", type=Path, default=None, metavar="RUN", help="default: runs/TIME")
-    for field in dataclasses.fields(TrainConfig):
-        flag, default = "--" + field.name.replace("_", "-"), field.default
-        if isinstance(default, str):
-            parser.add_argument(flag, choices=get_args(Precision), default=default, help=f"default {default}")
-        elif isinstance(default, (int, float)):
-            parser.add_argument(flag, type=type(default), default=default, help=f"default {default}")
-    parser.add_argument("--threads", type=int, default=0, help="threads of torch on a CPU; 0: its own choice")
+    run.add_argument(
+        "--out", type=Path, default=None, metavar="RUN", help="The folder of the run. Default: runs/TIME."
+    )
+    run.add_argument(
+        "--start",
+        type=Path,
+        default=None,
+        metavar="RUN",
+        help="Another run whose averaged weights a new one begins with.",
+    )
+    batches = {name: config.batch for name, config in DEFAULTS.items()}
+    for name, fields in GROUPS.items():
+        add_flags(groups[name], TrainConfig, (f for f in fields if f != "batch"), DEFAULTS)
+        if "batch" in fields:
+            add_flags(groups[name], BatchConfig, BATCH_FLAGS, batches)
     return parser
+
+
+def _config(args: argparse.Namespace) -> TrainConfig:
+    """The preset's settings with those that were given in their place."""
+    from dataclasses import replace
+
+    from .batches import BatchConfig
+    from .flags import given
+    from .train_config import DEFAULTS, TrainConfig
+
+    config = DEFAULTS[args.preset]
+    batch = replace(config.batch, **given(args, BatchConfig))
+    values = {name: value for name, value in given(args, TrainConfig).items() if name != "batch"}
+    return replace(config, batch=batch, **values)
 
 
 def _train(args: argparse.Namespace) -> int:
     import torch
 
-    from .data_source import open_source
-    from .loop import TrainConfig, Trainer
+    from .distributed import DistributedError, open_world
+    from .train_config import TrainingError
 
-    if args.threads > 0:
-        torch.set_num_threads(args.threads)
-    values = {f.name: getattr(args, f.name) for f in dataclasses.fields(TrainConfig) if hasattr(args, f.name)}
+    config = _config(args)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    with open_world(config.device, config.timeout_minutes) as world:
+        try:
+            return _train_in(world, args, config)
+        except (
+            TrainingError
+        ) as error:  # all processes have it: the main one says it, the others wait until it has
+            world.say(f"error: {error}")
+            world.barrier()
+            return 1
+        except torch.OutOfMemoryError as error:
+            raise DistributedError(
+                f"process {world.rank} of {world.size} has too little memory on {world.device} ({error}): give a smaller "
+                "--micro-batch"
+            ) from error
+
+
+def _train_in(world: World, args: argparse.Namespace, config: TrainConfig) -> int:
+    from .data_source import open_source
+    from .loop import Trainer
+
     runs = Path("runs")
-    out = args.out or runs / time.strftime("%Y-%m-%d_%H-%M-%S")
-    config = TrainConfig(**values)
-    source = open_source(args.data, runs)
-    trainer = Trainer(out, PRESETS[args.preset], config, source)
-    _link_latest(runs, out)
-    print(f"training {args.preset} on {trainer.device} into {out} from step {trainer.step}", flush=True)
+    out = Path(world.agree(str(args.out or runs / time.strftime("%Y-%m-%d_%H-%M-%S"))))
+    with world.main_first():  # it builds the pack where there is none yet
+        source = open_source(args.data, runs, lambda text: world.say(f"note: {text}"))
+    trainer = Trainer(out, PRESETS[args.preset], config, source, world, args.start)
+    if world.is_main:
+        _link_latest(runs, out)
+        where = f"{world.size} processes on {world.device.type}" if world.size > 1 else str(world.device)
+        print(f"training {args.preset} on {where} into {out} from step {trainer.step}", flush=True)
     try:
         trainer.run()
     except KeyboardInterrupt:
-        print(f"\ninterrupted; it goes on from the last checkpoint with: --out {out}", file=sys.stderr)
+        world.say(f"\ninterrupted; it goes on from the last checkpoint with: --out {out}")
         return 130
-    print(f"done: {out}; next: refavs-export --checkpoint {out}")
+    if world.is_main:
+        print(f"done: {out}; next: refavs-export --checkpoint {out}")
     return 0
 
 
@@ -118,22 +189,33 @@ def _link_latest(runs: Path, out: Path) -> None:
     fresh.replace(link)
 
 
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help beside short flags and below long ones, on lines of a readable length."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28, width=110)
+
+
 def _user_errors() -> tuple[type[Exception], ...]:
     """Errors that are the user's to mend: shown as one line, without a traceback."""
     from refavs_rt.bundle import BundleError
     from refavs_rt.engines import EngineError
+    from refavs_rt.model.hub import WeightsError
 
     from .checkpoint import CheckpointError
     from .data import DataError
-    from .loop import TrainingError
+    from .distributed import DistributedError
     from .material import MaterialError
+    from .train_config import TrainingError
 
     return (
         BundleError,
         CheckpointError,
         DataError,
+        DistributedError,
         EngineError,
         MaterialError,
         TrainingError,
+        WeightsError,
         OSError,
     )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from torch.utils.data import Dataset
-
-from .batches import Batch, BatchConfig, Clip, SceneBatches
+from .batches import BatchConfig, Clip, ClipSource, SceneClips
 from .disk_batches import DiskSource
 from .material import Pack, build_pack
 from .scenes import SceneGenerator
@@ -32,8 +31,11 @@ class Source(Protocol):
     material: dict[str, str]
     """`data` and `licence`: what the weights come from, for manifests and model cards."""
 
-    def batches(self, config: BatchConfig, seed: int) -> Dataset[Batch]:
-        """Batch number `step` for each step, the same for the same seed."""
+    def digest(self) -> str:
+        """The same where the same clips would be drawn."""
+
+    def clips(self, config: BatchConfig) -> ClipSource:
+        """Clips for training, drawn by chance."""
 
     def validation(self, count: int, image_size: int) -> Sequence[Clip]:
         """At most `count` clips that training never sees."""
@@ -47,18 +49,32 @@ class SceneSource:
         self.names = pack.train_class_names
         self.material = {"data": _DATA, "licence": "; ".join(sorted(_licences(pack)))}
 
-    def batches(self, config: BatchConfig, seed: int) -> SceneBatches:
-        """Batches of the split `train`."""
-        return SceneBatches(SceneGenerator(self.pack, "train", seed=seed), self.names, config, seed)
+    def digest(self) -> str:
+        """Of the pack."""
+        return self.pack.digest()
+
+    def clips(self, config: BatchConfig) -> SceneClips:
+        """Clips of the split `train`."""
+        return SceneClips(SceneGenerator(self.pack, "train", seed=0), self.names, config)
 
     def validation(self, count: int, image_size: int) -> list[Clip]:
         """Clips of the split `val`, whatever the seed of the run."""
         return scene_clips(SceneGenerator(self.pack, "val", seed=1), count, image_size)
 
 
-def open_source(data: str | None, runs: Path) -> Source:
+def note(text: str) -> None:
+    """Say on standard error what a person may want to know."""
+    print(f"note: {text}", file=sys.stderr, flush=True)
+
+
+def open_source(data: str | None, runs: Path, tell: Callable[[str], None] = note) -> Source:
     """The source that `data` names: `scenes:PACK`, or the folder of a data set in the form of Ref-AVS; without one, scenes
     from the pack in `runs`, built where it does not exist yet.
+
+    Args:
+        data: as above.
+        runs: the folder of the pack, and of what is computed of a data set once: `runs/log-mels`, which can be deleted.
+        tell: is told what of a data set cannot be used.
 
     Raises:
         FileNotFoundError: what is named does not exist.
@@ -70,7 +86,7 @@ def open_source(data: str | None, runs: Path) -> Source:
         return SceneSource(default_pack(runs))
     path = Path(data.removeprefix(_SCENES))
     if path.is_dir() and not data.startswith(_SCENES):
-        return DiskSource(path)
+        return DiskSource(path, runs / "log-mels", tell)
     if not path.is_file():
         raise FileNotFoundError(
             f"--data {data}: there is neither a pack nor a data set; without --data a pack is built"

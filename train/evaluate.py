@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
 
-from refavs_rt.config import PATCH_SAMPLES, SAMPLE_RATE_HZ, RunConfig
+from refavs_rt.config import RunConfig
 
+from .batches import WINDOW_S
 from .data import DataError, Row, Table, read_clip, read_masks, read_table
 from .metrics import FrameScores, Summary, authors, per_expression, score_frames
 from .predict import Predictor
 
 Pairing = Literal["dataset", "live"]
-_WINDOW_S = PATCH_SAMPLES / SAMPLE_RATE_HZ
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,21 @@ class _Scored:
     plain: FrameScores
 
 
-def evaluate(predictor: Predictor, folder: Path, config: EvaluateConfig) -> dict[str, Any]:
+def evaluate(
+    predictor: Predictor,
+    folder: Path,
+    config: EvaluateConfig,
+    others: Mapping[str, Predictor] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Evaluate `predictor` on the data set in `folder`.
+
+    Args:
+        others: name -> a predictor of the same image size that is evaluated on the same clips beside it.
 
     Returns:
         `J`, `F`, `S` (null where there are no null rows) and `n`, per expression and with the presence gate; `by_type`;
-        `other_recording`; `variants`; and under `skipped` the clips and rows that could not be read, and why.
+        `other_recording`; `variants`; the same of each other predictor under its name; and under `skipped` the clips and rows
+        that could not be read, and why.
 
     Raises:
         DataError: there is nothing to evaluate.
@@ -63,52 +73,64 @@ def evaluate(predictor: Predictor, folder: Path, config: EvaluateConfig) -> dict
             side = folder / "rows.jsonl"
             raise DataError(f"{side} names no swap_uid of these rows; evaluate without --swap")
     clips = list(table.by_clip())[: config.limit]
-    scored: list[_Scored] = []
+    predictors = [predictor, *others.values()]
+    scored: list[list[_Scored]] = [[] for _ in predictors]
     skipped = dict(table.left_out)
     for clip, rows in tqdm(clips, unit="clip", desc="evaluate", dynamic_ncols=True):
         try:
-            scored += _score_clip(predictor, table, clip, rows, texts, config)
+            of_clip = _score_clip(predictors, table, clip, rows, texts, config)
         except DataError as error:
             skipped[clip] = str(error)
-    if not scored:
+            continue
+        for total, new in zip(scored, of_clip, strict=True):
+            total += new
+    if not scored[0]:
         fault = next(reversed(skipped.values()))
         raise DataError(f"{folder}: no clip could be evaluated; the last fault: {fault}")
-    scored.sort(key=lambda s: s.row.line)  # clips take turns in the table, and the authors' batches follow it
-    return _report(scored, skipped, config)
+    first, *rest = (_figures_of(each) for each in scored)
+    beside = dict(zip(others, rest, strict=True))
+    return {**first, **beside, "settings": asdict(config), "skipped": skipped}
 
 
 def _score_clip(
-    predictor: Predictor,
+    predictors: Sequence[Predictor],
     table: Table,
     clip: str,
     rows: list[Row],
     texts: dict[str, str],
     config: EvaluateConfig,
-) -> list[_Scored]:
-    media = read_clip(table.folder, clip, predictor.image_size)
+) -> list[list[_Scored]]:
+    """The scores of the clip's rows, for each predictor."""
+    media = read_clip(table.folder, clip, predictors[0].image_size)
     patches = None
     if media.samples is not None:
-        patches = media.patches(_WINDOW_S if config.pairing == "dataset" else 0.0)
+        patches = media.patches(WINDOW_S if config.pairing == "dataset" else 0.0)
         if config.muted:
             patches = np.full_like(patches, np.log(0.01))
     said = [texts[row.swap_uid] if config.swap and row.swap_uid else row.text for row in rows]
-    masks, presence = predictor.predict(media.frames, patches, said)
     truths: dict[tuple[str, bool], np.ndarray] = {}
-    out = []
-    for n, row in enumerate(rows):
+    for row in rows:
         key = (row.object_id, row.is_null)
         if key not in truths:
             truths[key] = read_masks(table.folder, row, len(media.frames))
-        present = presence[:, n] >= config.presence_threshold
-        out.append(
-            _Scored(
-                row, score_frames(masks[:, n], truths[key], present), score_frames(masks[:, n], truths[key])
-            )
-        )
+    out = []
+    for predictor in predictors:
+        masks, presence = predictor.predict(media.frames, patches, said)
+        scored = []
+        for n, row in enumerate(rows):
+            truth, present = truths[row.object_id, row.is_null], presence[:, n] >= config.presence_threshold
+            gated, plain = score_frames(masks[:, n], truth, present), score_frames(masks[:, n], truth)
+            scored.append(_Scored(row, gated, plain))
+        out.append(scored)
     return out
 
 
-def _report(scored: list[_Scored], skipped: dict[str, str], config: EvaluateConfig) -> dict[str, Any]:
+def _figures_of(scored: list[_Scored]) -> dict[str, Any]:
+    """All that is said of one predictor."""
+    scored = sorted(
+        scored, key=lambda s: s.row.line
+    )  # clips take turns in the table; the authors' batches follow it
+
     def figures(
         chosen: Sequence[_Scored],
         gate: bool = True,
@@ -131,6 +153,4 @@ def _report(scored: list[_Scored], skipped: dict[str, str], config: EvaluateConf
             "authors_with_gate": figures(scored, mean=authors),
             "authors_without_gate": figures(scored, gate=False, mean=authors),
         },
-        "settings": asdict(config),
-        "skipped": skipped,
     }

@@ -1,117 +1,94 @@
-"""The training loop: AdamW, warm-up and cosine, clipping, an averaged copy of the weights, resume with the same loss curve."""
+"""The training loop: steps, curves, validation, checkpoints, and going on where a run stands."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 import json
-import math
 import os
+import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from refavs_rt.config import ModelConfig
-from refavs_rt.model.text import minilm_folder
 from refavs_rt.tokenizer import Tokenizer
 
 from . import checkpoint
-from .batches import Batch, BatchConfig, Clip
+from .batches import Clip
 from .checkpoint import CheckpointError
 from .data_source import Source
-from .loss import LossConfig, NameSpace, clip_loss
+from .distributed import DistributedError, World, alone
+from .environment import environment
+from .loss import NameSpace
+from .plot import plot
+from .report import write_samples
+from .shares import Share, Shares
+from .starting_weights import starting_model
+from .step import Skipped, Stepper, StepResult
 from .texts import TextCache
+from .train_config import CHANGE_NO_WEIGHT, LOG_EVERY, Precision, TrainConfig, TrainingError
+from .training_state import restore, training_state
 from .validate import validate
 
-Precision = Literal["auto", "float32", "bfloat16"]
-_LOG_EVERY = 10
-"""Steps whose mean makes one line of the loss curve."""
-_FAULTS = 30
-"""Steps in a row without a finite gradient that end a run."""
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
-
-class TrainingError(Exception):
-    """A run that cannot go on; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """One run."""
-
-    steps: int = 2_900
-    learning_rate: float = 6e-4
-    warmup_steps: int = 100
-    weight_decay: float = 0.02
-    clip_norm: float = 1.0
-    average_decay: float = 0.998
-    """Decay a step of the averaged weights; the average starts shorter: min(decay, (1 + step) / (10 + step))."""
-    validate_every: int = 500
-    validation_clips: int = 40
-    save_every: int = 100
-    """A multiple of 10."""
-    workers: int = -1
-    """Processes that make batches; -1: one for each core beyond the second, at most 8. On two cores none is fastest."""
-    seed: int = 0
-    precision: Precision = "auto"
-    """Of the products in forward and backward passes. "auto": bfloat16 where the device multiplies it in hardware. Weights,
-    sums, softmax and losses stay float32."""
-    image_size: int = 192
-    """Side of the pictures that most of the training sees, in pixels."""
-    full_size_share: float = 0.2
-    """Share of the steps, the last ones, that see pictures of the model's own size."""
-    batch: BatchConfig = dataclasses.field(default_factory=BatchConfig)
-    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "save_every", "validate_every", "validation_clips"):
-            if getattr(self, name) < 1:
-                raise TrainingError(f"{name} must be 1 or more, not {getattr(self, name)}")
-        if self.save_every % _LOG_EVERY:
-            raise TrainingError(f"save_every must be a multiple of {_LOG_EVERY}, not {self.save_every}")
-        if self.image_size < 32 or self.image_size % 32:
-            raise TrainingError(f"image_size must be a multiple of 32, not {self.image_size}")
-        if self.seed < 0:
-            raise TrainingError(f"seed must be 0 or more, not {self.seed}")
-        if not 0 < self.learning_rate < math.inf:
-            raise TrainingError(f"learning_rate must be above 0, not {self.learning_rate}")
+__all__ = ["TrainConfig", "Trainer", "TrainingError"]
 
 
 class Trainer:
-    """Trains one run in its folder; `run` goes on from where the folder stands."""
+    """Trains one run in its folder; `run` goes on from where the folder stands. Every process of `world` has one."""
 
-    def __init__(self, out: Path, model_config: ModelConfig, config: TrainConfig, source: Source) -> None:
-        """Make or resume a run.
+    def __init__(
+        self,
+        out: Path,
+        model_config: ModelConfig,
+        config: TrainConfig,
+        source: Source,
+        world: World | None = None,
+        start: Path | None = None,
+    ) -> None:
+        """Make or resume a run; `start` is another run whose averaged weights a new one begins with.
 
         Raises:
             CheckpointError: the folder holds a run with other settings, or a damaged one.
+            TrainingError: the choice of parameters does not fit the network.
+            WeightsError: published weights are nowhere to be had.
         """
-        out.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(config.seed)
         self.out = out
         self.config = config
         self.model_config = model_config
         self.source = source
+        self.start = start
+        self.world = world or alone(config.device)
         self.step = 0
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.half = _multiplies_bfloat16(self.device, config.precision)
-        self.model = checkpoint.new_model(model_config).to(self.device)
-        self.model.backbone.requires_grad_(False)
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
-        self.tokenizer = (minilm_folder() / "tokenizer.json").read_bytes()
-        self.texts = TextCache(self.model.text_encoder, Tokenizer(self.tokenizer, model_config.text_tokens))
+        if self.world.is_main:
+            out.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(config.seed)
+        dtype = torch.float64 if config.precision == "float64" else torch.float32
+        model, self.tokenizer = starting_model(model_config, config.weights)
+        if start is not None:
+            checkpoint.load_start(model, start)
+        model = model.to(self.world.device, dtype)
+        try:
+            trained = model.trained_parameters(config.trained)
+        except ValueError as error:
+            raise TrainingError(str(error)) from error
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in trained)
+        self.texts = TextCache(model.text_encoder, Tokenizer(self.tokenizer, model_config.text_tokens))
         embeddings = self.texts.sentence_embeddings(list(source.names))
-        self.name_space = NameSpace(embeddings, model_config.pixel_width, model_config.width).to(self.device)
-        self.optimizer = torch.optim.AdamW(self._groups(), lr=config.learning_rate, betas=(0.9, 0.98))
+        torch.manual_seed(config.seed)  # whatever a variant of the network has drawn
+        names = NameSpace(embeddings, model_config)
+        in_bfloat16 = _multiplies_bfloat16(self.world.device, config.precision)
+        self.stepper = Stepper(model, names, self.texts, config, self.world, in_bfloat16=in_bfloat16)
         # The weights fit any size: a network is trained on small pictures first and on its own size at last.
         batch = dataclasses.replace(
             config.batch,
@@ -119,85 +96,146 @@ class Trainer:
             late_image_size=model_config.image_size,
             late_from_step=round(config.steps * (1 - config.full_size_share)),
         )
-        self.batches = source.batches(batch, config.seed)
-        self._faults = 0
-        if (out / checkpoint.RESUME).exists():
+        self.shares = Shares(
+            source.clips(batch),
+            batch,
+            config.seed,
+            self.world.rank,
+            self.world.size,
+            config.micro_batch,
+        )
+        fewest = batch.scale * min(count for _, count in (*batch.shapes, *batch.late_shapes))
+        if fewest < self.world.size:
+            self.world.say(
+                f"note: some steps have {fewest} clips for {self.world.size} processes, and the others are idle: give a "
+                f"--scale of {-(-self.world.size * batch.scale // fewest)} or more"
+            )
+        if checkpoint.has_resume(out):
             self._resume()
-        for name in (
-            checkpoint.LOSSES,
-            checkpoint.METRICS,
-        ):  # what came after the checkpoint is trained again
-            checkpoint.drop_rows_after(out / name, self.step)
+        self._check_same_step()
+        self._check_same_data()
+        if self.world.is_main:  # what came after the checkpoint is trained again
+            for name in (checkpoint.LOSSES, checkpoint.METRICS, checkpoint.SKIPPED):
+                checkpoint.drop_rows_after(out / name, self.step)
 
     def run(self) -> None:
         """Train to the last step; every `save_every` steps and at the end the folder can be resumed.
 
         Raises:
-            TrainingError: the loss stays infinite or NaN.
-            DataError: the data set has become unreadable.
+            TrainingError: `max_faults` steps in a row had a loss that is no number, or clips that cannot be read.
+            DistributedError: another process is lost, or one that draws clips.
         """
         config = self.config
-        checkpoint.write_json(self.out / checkpoint.SETTINGS, self._settings())
-        (self.out / checkpoint.TOKENIZER).write_bytes(self.tokenizer)
-        workers = config.workers if config.workers >= 0 else min(8, max(0, len(os.sched_getaffinity(0)) - 2))
-        loader = DataLoader(
-            self.batches,
-            batch_size=None,
-            sampler=range(self.step, config.steps),
-            num_workers=workers,
-            prefetch_factor=3 if workers else None,
-            pin_memory=self.device.type == "cuda",
-        )
-        writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.step)
+        writer = self._begin() if self.world.is_main else None
+        window: list[StepResult] = []
+        saved, save_soon = time.monotonic(), False
         bar = tqdm(
-            loader, initial=self.step, total=config.steps, unit="step", desc="train", dynamic_ncols=True
+            self._shares_to_come(),
+            initial=self.step,
+            total=config.steps,
+            unit="step",
+            desc="train",
+            dynamic_ncols=True,
+            disable=not self.world.is_main,
         )
-        recent: list[dict[str, float]] = []
-        for batch in bar:
-            recent.append(self._train_step(batch))
+        for share in bar:
+            due = 0 < config.save_every_minutes <= (time.monotonic() - saved) / 60
+            result, asked = self.stepper.step(share, self.step, due)
+            save_soon |= asked
+            if isinstance(result, Skipped):
+                self._note_skipped(result)
+                self.stepper.check_faults(self.step, result)
+            else:
+                window.append(result)
             self.step += 1
-            if self.step % _LOG_EVERY == 0 or self.step == config.steps:
-                row = {name: sum(parts[name] for parts in recent) / len(recent) for name in recent[0]}
-                recent.clear()
-                bar.set_postfix(loss=f"{row['total']:.3f}", refresh=False)
-                self._log(row, writer)
+            ends = self.step == config.steps
+            if self.step % LOG_EVERY == 0 or ends:
+                self._log(window, bar, writer)
+                window.clear()
             # In this order: what is killed between the two is validated again, not left out.
-            if self.step % config.validate_every == 0 or self.step == config.steps:
+            if self.step % config.validate_every == 0 or ends:
                 self._validate(writer)
-            if self.step % config.save_every == 0 or self.step == config.steps:
+            if self.step % config.save_every == 0 or ends or (save_soon and self.step % LOG_EVERY == 0):
                 self.save()
-        writer.close()
+                saved, save_soon = time.monotonic(), False
+        if writer is not None:
+            writer.close()
+        self.world.barrier()
 
     def save(self) -> None:
         """Write the averaged weights, and all that is needed to go on."""
-        checkpoint.save_weights(self.out, self.model_config, self.average.state_dict())
-        trained = {name for name, p in self.model.named_parameters() if p.requires_grad}
-        trained |= {name for name, _ in self.model.named_buffers() if "running_" in name}
-        model, average = self.model.state_dict(), self.average.state_dict()
-        checkpoint.save_resume(
-            self.out,
-            {
-                "step": self.step,
-                "model": {name: model[name] for name in sorted(trained)},
-                "average": {name: average[name] for name in sorted(trained)},
-                "names": self.name_space.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-            },
+        values, tensors = training_state(self.stepper)
+        if self.world.is_main:
+            checkpoint.save_weights(self.out, self.model_config, self.stepper.average.state_dict())
+            checkpoint.save_resume(self.out, {"step": self.step, **values}, tensors)
+
+    def _begin(self) -> SummaryWriter:
+        """Write what stands in the folder from the beginning."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        checkpoint.write_json(self.out / checkpoint.SETTINGS, self._settings())
+        checkpoint.write_json(
+            self.out / checkpoint.ENVIRONMENT, {"processes": self.world.size, **environment()}
         )
+        (self.out / checkpoint.TOKENIZER).write_bytes(self.tokenizer)
+        return SummaryWriter(str(self.out / "tensorboard"), purge_step=self.step)
+
+    def _shares_to_come(self) -> Iterator[Share]:
+        workers = self.config.workers
+        if workers < 0:
+            cores = len(os.sched_getaffinity(0)) // self.world.local_size
+            workers = min(8, max(0, cores - 2))
+        loader = DataLoader(
+            self.shares,
+            batch_size=None,
+            sampler=range(self.step, self.config.steps),
+            num_workers=workers,
+            prefetch_factor=3 if workers else None,
+        )
+        shares = iter(loader)
+        while True:
+            try:
+                yield next(shares)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise DistributedError(  # not a TrainingError: the other processes know nothing of it
+                    f"a process that draws clips for process {self.world.rank} has ended ({error}): is there too little memory? "
+                    "Fewer --workers take less"
+                ) from error
 
     def _resume(self) -> None:
         self._check_settings()
-        state = checkpoint.load_resume(self.out)
+        values, tensors = checkpoint.load_resume(self.out)
         try:
-            self.model.load_state_dict(state["model"], strict=False)
-            self.average.load_state_dict(state["average"], strict=False)
-            self.name_space.load_state_dict(state["names"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.step = int(state["step"])
-        except (KeyError, RuntimeError, ValueError) as error:
+            restore(self.stepper, values, tensors)
+            self.step = int(values["step"])
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            what = " ".join(str(error).split())
             raise CheckpointError(
-                f"{self.out / checkpoint.RESUME} is of another network or data set ({error}); give another --out"
+                f"{self.out / checkpoint.RESUME} is of another network or data set ({what}); give another --out"
             ) from error
+
+    def _check_same_step(self) -> None:
+        """All processes stand at the same step, before the main one writes."""
+        steps = self.world.gather([str(self.step)])
+        for rank, step in enumerate(steps):
+            if step != steps[0]:
+                raise CheckpointError(
+                    f"process {rank} finds step {step} in {self.out}, process 0 step {steps[0]}: the folder must be one that all "
+                    "machines share"
+                )
+
+    def _check_same_data(self) -> None:
+        """All processes have the same clips: else which clips a step sees would depend on who draws them."""
+        digests = self.world.gather([self.source.digest()])
+        for rank, digest in enumerate(digests):
+            if digest != digests[0]:
+                raise CheckpointError(
+                    f"process {rank} finds other clips than process 0: --data must hold the same on all machines"
+                )
 
     def _check_settings(self) -> None:
         """The settings that the folder's run was started with are those given now: else its curve would have no meaning."""
@@ -207,8 +245,8 @@ class Trainer:
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path} cannot be read ({error}); give another --out") from error
         now = json.loads(json.dumps(self._settings()))
-        for name in ("workers", "validate_every", "validation_clips", "save_every"):  # change no weight
-            for settings in (before, now):
+        for settings in (before, now):
+            for name in CHANGE_NO_WEIGHT:
                 settings.get("train", {}).pop(name, None)
         changed = _first_difference(before, now)
         if changed:
@@ -221,106 +259,71 @@ class Trainer:
         return {
             **self.source.material,
             "preset": self.model_config.preset,
+            "model": self.model_config.to_json(),
+            "start": None if self.start is None else str(self.start),
             "train": dataclasses.asdict(self.config),
+            "loss_weights": dataclasses.asdict(self.config.loss_weights),
         }
 
-    def _train_step(self, batch: Batch) -> dict[str, float]:
-        self.model.train()
-        self.model.backbone.eval()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._rate(self.step)
-        fields = dataclasses.fields(batch.target)
-        target = dataclasses.replace(
-            batch.target, **{f.name: self._put(getattr(batch.target, f.name)) for f in fields}
+    def _note_skipped(self, skipped: Skipped) -> None:
+        if not self.world.is_main:
+            return
+        row = {"step": self.step + 1, "why": skipped.why, "samples": skipped.samples}
+        checkpoint.append_row(self.out / checkpoint.SKIPPED, row)
+        tqdm.write(
+            f"note: step {self.step + 1} was left out: {skipped.why}: {'; '.join(skipped.samples)}",
+            file=sys.stderr,
         )
-        ids, mask, hidden = (self._put(x) for x in self.texts(batch.texts))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            output = self.model.forward_clip(
-                self._put(batch.frames),
-                self._put(batch.log_mel),
-                self._put(batch.has_sound),
-                ids,
-                mask,
-                decode_ticks=batch.decode_ticks,
-                text_hidden=hidden,
-            )
-            parts = clip_loss(output, target, self.name_space, self.config.loss)
-        self.optimizer.zero_grad(set_to_none=True)
-        parts["total"].backward()
-        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(trained, self.config.clip_norm)
-        self._faults = 0 if torch.isfinite(norm) else self._faults + 1
-        if self._faults == 0:
-            self.optimizer.step()
-            self._average()
-        else:
-            self._restore_running_means()
-        if self._faults >= _FAULTS:
-            raise TrainingError(
-                f"no finite gradient for {_FAULTS} steps, up to step {self.step}: start anew with a lower --learning-rate"
-                " or with --precision float32"
-            )
-        return {name: float(value.detach()) for name, value in parts.items()} | {"grad_norm": float(norm)}
 
-    @torch.no_grad()
-    def _restore_running_means(self) -> None:
-        """Batch norms as they were after the last good step: one infinite activation would stay in them for ever."""
-        good = dict(self.average.named_buffers())
-        for name, buffer in self.model.named_buffers():
-            if "running_" in name:
-                buffer.copy_(good[name])
-
-    @torch.no_grad()
-    def _average(self) -> None:
-        decay = min(self.config.average_decay, (1 + self.step) / (10 + self.step))
-        current = dict(self.model.named_parameters())
-        for name, value in self.average.named_parameters():
-            if current[name].requires_grad:
-                value.lerp_(current[name], 1 - decay)
-        buffers = dict(self.model.named_buffers())
-        for name, buffer in self.average.named_buffers():
-            if "running_" in name:
-                buffer.copy_(buffers[name])
+    def _log(self, window: list[StepResult], bar: tqdm[Share], writer: SummaryWriter | None) -> None:
+        """One line of the curve: the mean over the steps since the last that were not left out; none without such."""
+        if not window:
+            return
+        names = list(window[0].parts)
+        mine = torch.stack(
+            [torch.stack([result.parts[name].double() for name in names]) for result in window]
+        )
+        sums = self.world.sum(mine.sum(dim=0).cpu())
+        if writer is None:
+            return
+        row = {name: value / len(window) for name, value in zip(names, sums.tolist(), strict=True)}
+        row["grad_norm"] = sum(result.grad_norm for result in window) / len(window)
+        bar.set_postfix(loss=f"{row['total']:.3f}", refresh=False)
+        for name, value in row.items():
+            writer.add_scalar(f"loss/{name}", value, self.step)
+        line = {"step": self.step, "rate": self.stepper.rate(self.step - 1), **row}
+        checkpoint.append_row(self.out / checkpoint.LOSSES, line)
 
     @cached_property
     def _validation(self) -> Sequence[Clip]:
         return self.source.validation(self.config.validation_clips, self.model_config.image_size)
 
-    def _log(self, row: dict[str, float], writer: SummaryWriter) -> None:
-        for name, value in row.items():
-            writer.add_scalar(f"loss/{name}", value, self.step)
-        line = {"step": self.step, "rate": self._rate(self.step - 1), **row}
-        checkpoint.append_row(self.out / checkpoint.LOSSES, line)
-
-    def _validate(self, writer: SummaryWriter) -> None:
-        started = time.monotonic()
-        if not self._validation:
+    def _validate(self, writer: SummaryWriter | None) -> None:
+        """By the main process alone; the others wait at the next step."""
+        if writer is None or not self._validation:
             return
-        scores, picture = validate(self.average, self.texts, self._validation, self.device)
-        row = {"step": self.step, "seconds": round(time.monotonic() - started, 1), **scores}
+        started = time.monotonic()
+        average = self.stepper.average
+        if self.config.precision == "float64":  # clips are float32
+            average = copy.deepcopy(average).float()
+        result = validate(
+            average,
+            self.texts,
+            self._validation,
+            self.world.device,
+            temporal=self.config.temporal,
+            presence_threshold=self.config.presence_threshold,
+        )
+        row = {"step": self.step, "seconds": round(time.monotonic() - started, 1), **result.scores}
         checkpoint.append_row(self.out / checkpoint.METRICS, row)
         tqdm.write(json.dumps(row))
-        for name, value in scores.items():
+        for name, value in result.scores.items():
             writer.add_scalar(f"validation/{name}", value, self.step)
-        writer.add_image("validation/overlay", picture, self.step, dataformats="HWC")
-
-    def _groups(self) -> list[dict[str, object]]:
-        """Decay on matrices only, not on biases, norms and tokens."""
-        parameters = [p for m in (self.model, self.name_space) for p in m.parameters() if p.requires_grad]
-        return [
-            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": self.config.weight_decay},
-            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-        ]
-
-    def _rate(self, step: int) -> float:
-        config = self.config
-        if step < config.warmup_steps:
-            return config.learning_rate * (step + 1) / config.warmup_steps
-        progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-        return config.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
-
-    def _put(self, x: Tensor) -> Tensor:
-        return x.to(self.device, non_blocking=True)
+        for kind, picture in result.overlays.items():
+            writer.add_image(f"validation/{kind}", picture, self.step, dataformats="HWC")
+        write_samples(self.out, result.samples, self.step)
+        if (self.out / checkpoint.LOSSES).exists():
+            plot(self.out, self.out / checkpoint.CURVES)
 
 
 def _multiplies_bfloat16(device: torch.device, precision: Precision) -> bool:

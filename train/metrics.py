@@ -71,6 +71,12 @@ def score_frames(
     )
 
 
+def mean_jaccard(logits: NDArray[np.float32], truth: NDArray[np.bool_], present: NDArray[np.bool_]) -> float:
+    """J of one expression with the presence gate: the mean over frames; arguments as in `score_frames`."""
+    share = probabilities(logits) * present[:, None, None]
+    return float(np.mean([jaccard(p > MASK_THRESHOLD, t) for p, t in zip(share, truth, strict=True)]))
+
+
 def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Sigmoid [T, 256, 256] of mask logits [T, h, w], resized as logits."""
     resized = functional.interpolate(

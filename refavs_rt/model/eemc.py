@@ -50,7 +50,7 @@ class ClipOutput:
     memory: PixelMemory
     """Of the decoded ticks, leading axis B * T."""
     mean_cues: Tensor
-    """[B * T, N, C]: what the sentence, the sound and the picture together say, of the decoded ticks."""
+    """[B * T, N, E] of the decoder's width: what the sentence, the sound and the picture together say, of the decoded ticks."""
     audio_tokens: Tensor
     """[B, T_all, C], of all ticks, before any attention."""
 

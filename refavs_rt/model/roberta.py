@@ -85,7 +85,9 @@ def roberta_state(config: ModelConfig, source: str) -> tuple[dict[str, Tensor], 
     state = {f"text_encoder.roberta.{name}": value for name, value in loaded.state_dict().items()}
     mismatched = [(name, tuple(there), tuple(here)) for name, there, here in sorted(info["mismatched_keys"])]
     heads = ("pooler.", "lm_head.")  # of the published model's own tasks
-    unexpected = sorted(name for name in info["unexpected_keys"] if not name.startswith(heads))
+    unexpected = sorted(
+        name for name in info["unexpected_keys"] if not name.removeprefix("roberta.").startswith(heads)
+    )
     return state, LoadReport(
         missing=sorted(info["missing_keys"]), unexpected=unexpected, mismatched=mismatched
     )

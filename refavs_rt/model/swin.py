@@ -64,8 +64,8 @@ class DeformablePixelDecoder(nn.Module):
 
         inner, width = config.pixel_width, config.decoder_width
         self.decoder = decoder
-        layers: Any = decoder.encoder.layers
-        for layer in layers:
+        encoder: Any = decoder.encoder
+        for layer in encoder.layers:
             layer.self_attn.output_proj = _AdaptedProjection(layer.self_attn.output_proj)
         self.position = Mask2FormerSinePositionEmbedding(num_position_features=inner // 2, normalize=True)
         self.level = nn.Parameter(torch.randn(len(PYRAMID_STRIDES), inner) * 0.02)
@@ -187,12 +187,13 @@ def mask2former_state(config: ModelConfig, source: str) -> tuple[dict[str, Tenso
     state: dict[str, Tensor] = {}
     for name, value in theirs.items():
         state |= _ours(name, value)
-    report = LoadReport(
-        missing=sorted(info["missing_keys"]),
-        unexpected=sorted(info["unexpected_keys"]),
-        mismatched=mismatched,
+    # Older files hold Swin's table of relative positions, which is computed now.
+    unexpected = sorted(
+        name for name in info["unexpected_keys"] if not name.endswith(".relative_position_index")
     )
-    return state, report
+    return state, LoadReport(
+        missing=sorted(info["missing_keys"]), unexpected=unexpected, mismatched=mismatched
+    )
 
 
 _RENAMED = (

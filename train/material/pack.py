@@ -6,6 +6,7 @@ first differences deflated with low and high bytes apart (`encode_sound`).
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import struct
@@ -126,6 +127,13 @@ class Pack:
         self._pictures: OrderedDict[str, Image.Image] = OrderedDict()
         self._cutouts: OrderedDict[str, list[Image.Image]] = OrderedDict()
         self._sounds: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+
+    def digest(self) -> str:
+        """Hexadecimal sha256 of all that the pack holds."""
+        whole = hashlib.sha256()
+        for name, content in sorted(self._entries.items()):
+            whole.update(f"{name} {len(content)}\n".encode() + content)
+        return whole.hexdigest()
 
     @classmethod
     def load(cls, path: Path) -> Pack:

@@ -1,0 +1,215 @@
+"""Experiments by training again: the network without a part, or without a modality, each from the same start."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from refavs_rt.config import EDGE, ModelConfig
+from refavs_rt.model.run_folder import WEIGHTS
+
+from .. import checkpoint
+from ..data_source import SceneSource, Source
+from ..disk_batches import DiskSource
+from ..loop import TrainConfig, Trainer
+from ..predict import Predictor, TorchPredictor
+from ..starting_weights import starting_model
+from .clips import EvaluationClip, measure, observe, open_clips, told
+from .observation import Context, Experiment, Observation, Progress
+
+START, FINISHED = "start", "finished.json"
+_PARTS = {"memory": "cached_memory", "tokens": "modality_tokens", "attention": "prompt_attention"}
+_CUES = {"audio": "audio_cues", "vision": "visual_cues", "text": "text_cues"}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A network to train."""
+
+    name: str
+    """Of the condition in tables and of the run's folder."""
+    off: tuple[str, ...] = ()
+    """Switches of the ModelConfig that are turned off."""
+    seed: int = 0
+
+
+ALL, AGAIN = Variant("all"), Variant("all-seed-1", seed=1)
+"""The whole network, and the same trained with another seed: what differs between these two is chance."""
+COMPONENTS = (
+    ALL,
+    AGAIN,
+    *(Variant(f"without-{name}", (switch,)) for name, switch in _PARTS.items()),
+    Variant("without-all-three", tuple(_PARTS.values())),
+)
+MODALITIES = (
+    ALL,
+    AGAIN,
+    *(
+        Variant("only-" + "-".join(kept), tuple(s for name, s in _CUES.items() if name not in kept))
+        for kept in (
+            ("text",),
+            ("vision",),
+            ("audio",),
+            ("vision", "text"),
+            ("audio", "text"),
+            ("audio", "vision"),
+        )
+    ),
+)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How each variant is trained."""
+
+    steps: int = 500
+    """Steps of each variant."""
+    image_size: int = 128
+    """Side of the pictures in pixels, a multiple of 32."""
+    runs: Path = Path("runs/ablate")
+    """Where the variants' run folders are; finished ones are not trained again, killed ones go on."""
+
+    def model(self, variant: Variant) -> ModelConfig:
+        """The network of a variant."""
+        off: dict[str, Any] = dict.fromkeys(variant.off, False)
+        return dataclasses.replace(EDGE, image_size=self.image_size, **off)
+
+    def train(self, variant: Variant) -> TrainConfig:
+        """Its training: `edge`'s, shortened."""
+        return TrainConfig(
+            steps=self.steps,
+            warmup_steps=max(1, self.steps // 10),
+            image_size=self.image_size,
+            full_size_share=0.0,
+            average_decay=0.99,
+            validate_every=self.steps,
+            validation_clips=24,
+            seed=variant.seed,
+        )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of experiments by training again."""
+    usual = TrainingSettings()
+    parser.add_argument(
+        "--steps", type=int, default=usual.steps, metavar="N", help="of each variant; default: %(default)s"
+    )
+    parser.add_argument(
+        "--image-size",
+        type=int,
+        default=usual.image_size,
+        metavar="PX",
+        help="side of the pictures, a multiple of 32; default: %(default)s",
+    )
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=usual.runs,
+        metavar="DIR",
+        help="where the runs are kept: finished ones are not trained again, killed ones go on; default: %(default)s",
+    )
+
+
+def compare(
+    context: Context,
+    progress: Progress,
+    variants: Sequence[Variant],
+    name: str,
+    title: str,
+    notes: Sequence[str],
+) -> Experiment:
+    """Train the variants where they are not trained yet, and evaluate all on the same clips.
+
+    Raises:
+        CheckpointError, DataError, MaterialError, TrainingError: a run or the clips cannot be had.
+    """
+    options = context.options
+    settings = TrainingSettings(options.steps, options.image_size, options.runs)
+    source: Source = SceneSource(context.pack()) if context.data is None else DiskSource(context.data)
+    folders = train_variants(variants, source, settings)
+    clips = open_clips(context, settings.image_size)
+    observations: list[Observation] = []
+    for variant in variants:
+        predictor = TorchPredictor(folders[variant.name])
+        observations += measure(clips, progress, partial(_observe, predictor, variant.name))
+    return Experiment(
+        name,
+        title,
+        "J",
+        None,
+        ALL.name,
+        observations,
+        [
+            *told(clips),
+            f"each variant trained {settings.steps} steps on pictures of {settings.image_size} px, the backbone frozen, from the "
+            f"same random start and the same clips; {AGAIN.name} has another start and other clips: what it differs by from "
+            f"{ALL.name} is chance, which the intervals, over clips, do not hold",
+            *notes,
+            "J has the presence gate; of expressions that nothing fits it is the share of the clip's pixels left alone",
+        ],
+    )
+
+
+def _observe(predictor: Predictor, condition: str, clip: EvaluationClip) -> list[Observation]:
+    return observe(predictor, clip, condition)
+
+
+def train_variants(
+    variants: Sequence[Variant], source: Source, settings: TrainingSettings
+) -> dict[str, Path]:
+    """Train what is not trained yet; returns each variant's run folder by its name.
+
+    Variants of the same seed share their start: the weights that the whole network begins with.
+
+    Raises:
+        CheckpointError: a folder holds a run with other settings.
+        TrainingError: a run failed.
+    """
+    folders = {variant.name: settings.runs / variant.name for variant in variants}
+    for number, variant in enumerate(variants, 1):
+        folder = folders[variant.name]
+        if _is_finished(folder, settings, variant):
+            print(f"{variant.name} ({number} of {len(variants)}): trained already, in {folder}", flush=True)
+            continue
+        print(f"{variant.name} ({number} of {len(variants)}): training in {folder}", flush=True)
+        start = _shared_start(settings, variant.seed)
+        trainer = Trainer(folder, settings.model(variant), settings.train(variant), source, start=start)
+        trainer.run()
+        checkpoint.write_json(folder / FINISHED, _done(settings, variant))
+    return folders
+
+
+def _shared_start(settings: TrainingSettings, seed: int) -> Path:
+    """A run folder with the random weights that the whole network begins with, written once."""
+    folder = settings.runs / f"{START}-{seed}"
+    if not (folder / WEIGHTS).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(seed)
+        whole = settings.model(ALL)
+        checkpoint.save_weights(folder, whole, starting_model(whole)[0].state_dict())
+    return folder
+
+
+def _done(settings: TrainingSettings, variant: Variant) -> dict[str, object]:
+    return {
+        "steps": settings.steps,
+        "image_size": settings.image_size,
+        "off": list(variant.off),
+        "seed": variant.seed,
+    }
+
+
+def _is_finished(folder: Path, settings: TrainingSettings, variant: Variant) -> bool:
+    try:
+        found = json.loads((folder / FINISHED).read_text())
+    except (OSError, ValueError):
+        return False
+    return bool(found == _done(settings, variant))
