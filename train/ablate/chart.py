@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,6 +67,7 @@ def write_chart(out: Path, experiment: Experiment, comparisons: Sequence[Compari
         for ax, group in zip(axes, groups, strict=False):
             _panel_of(ax, experiment, [c for c in comparisons if c.group == group], conditions)
             ax.set_title(group, fontsize=10)
+            ax.locator_params(axis="x", nbins=5)
         for ax in axes[len(groups) :]:
             ax.set_visible(False)
         for ax in axes[max(0, len(groups) - across) : len(groups)]:
@@ -173,8 +175,18 @@ def _matrix(ax: Axes, matrix: Matrix) -> None:
     ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     ax.set_xticks(range(len(columns)), [textwrap.fill(c, 18) for c in columns], rotation=90, fontsize=8)
     ax.set_yticks(range(len(rows)), [textwrap.fill(r, 24) for r in rows], fontsize=8)
+    ax.set_ylabel("meant", fontsize=9)
+    ax.set_xlabel("taken for it", fontsize=9)
     if max(len(rows), len(columns)) <= _WRITTEN_CELLS:
         for i, row in enumerate(shares):
             for j, share in enumerate(row):
                 colour = "white" if share > 0.6 else "black"
-                ax.text(j, i, f"{share:.2f}", ha="center", va="center", color=colour, fontsize=7)
+                ax.text(
+                    j,
+                    i,
+                    "" if math.isnan(share) else f"{share:.2f}",
+                    ha="center",
+                    va="center",
+                    color=colour,
+                    fontsize=7,
+                )
