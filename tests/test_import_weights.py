@@ -349,3 +349,8 @@ def test_a_folder_of_another_network_or_a_damaged_one_is_refused(tmp_path: Path)
         with pytest.raises(WeightsError, match=r"imported\.json is damaged.*; delete it and import again"):
             write_imported(tmp_path, [part])
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_without_weights_the_part_that_no_hub_has_is_asked_for_first() -> None:
+    with pytest.raises(WeightsError, match=r"VGGish are missing, and on no hub: import a published file"):
+        starting_model(SMALL)

@@ -498,6 +498,7 @@ def test_a_run_begins_with_the_weights_of_another(whole: Path, tree: Path, tmp_p
     ("arguments", "message"),
     [
         ("--data nowhere", "error: --data nowhere: there is neither a pack nor a data set"),
+        ("--data TREE/metadata.csv", "metadata.csv is a table and no pack: give its folder"),
         ("--data TREE --out WHOLE --preset test --steps 99", "was started with train.steps = 20"),
         ("--steps -5", "error: steps must be 1 or more, not -5"),
         ("--threads -1", "error: threads must be 0 or more, not -1"),

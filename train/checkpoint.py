@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def load_start(model: EEMC, run: Path) -> None:
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing: {run} is no run that could be started from") from error
     except (OSError, RuntimeError, SafetensorError) as error:
-        what = " ".join(str(error).split())
+        what = textwrap.shorten(str(error), 300)
         raise CheckpointError(f"{path} is damaged or of another network: {what}") from error
     if missing:
         raise CheckpointError(f"{path} is of another network: it lacks {missing[0]}")

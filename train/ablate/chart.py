@@ -54,7 +54,7 @@ def write_chart(out: Path, experiment: Experiment, comparisons: Sequence[Compari
         height = max(height, 2.0 + 0.4 * len(experiment.matrix[0]))
     figure = Figure(figsize=(width + beside, height), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(experiment.title, fontsize=13)
+    figure.suptitle(textwrap.fill(experiment.title, max(24, int((width + beside) * 9))), fontsize=13)
     plots: Any = figure
     if experiment.matrix:
         halves: Any = figure.subfigures(1, 2, width_ratios=[width, beside])

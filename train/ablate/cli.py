@@ -209,7 +209,9 @@ def _facts(context: Context) -> list[str]:
     commit = found["git"]
     source = " --data DIR" if context.data else ""
     split = f" --split {context.split}" if context.split != _SPLIT else ""
-    flags = f"{source}{split} --clips {context.clips} --seed {context.seed}"
+    given = " --checkpoint RUN" if getattr(context.options, "checkpoint", None) else ""
+    given = " --bundle BUNDLE" if getattr(context.options, "bundle", None) not in (None, "edge") else given
+    flags = f"{given}{source}{split} --clips {context.clips} --seed {context.seed}"
     facts = [f"command: python -m train ablate {context.name}{flags}"]
     if context.model:
         facts.append(f"model: {_model(context)}")
