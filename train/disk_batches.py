@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import multiprocessing
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -115,6 +116,7 @@ class DiskClips:
         self._log_mels = log_mels
         # Shared with the worker processes that get a copy of this object: each bad clip is told of once.
         self._told = torch.zeros(len(clips), dtype=torch.bool).share_memory_()
+        self._telling = multiprocessing.Lock()  # two workers may meet the same clip at once
 
     def draw(self, plan: BatchPlan, rng: np.random.Generator) -> Clip:
         """A clip by chance. One that cannot be read is told of on stderr, once, and another one drawn in its place, the same
@@ -132,8 +134,10 @@ class DiskClips:
                 return _read(self.folder, clip, choice, plan.size, self._log_mels, self.names, draft=True)
             except DataError as error:
                 fault = error
-                if not self._told[index]:
+                with self._telling:
+                    is_new = not self._told[index]
                     self._told[index] = True
+                if is_new:
                     _note(f"the clip {clip.name} is skipped wherever it is drawn: {error}")
         raise DataError(f"{_TRIES} clips in a row cannot be read; the last fault: {fault}")
 
