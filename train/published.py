@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from refavs_rt.model.hub import WeightsError
+from refavs_rt.model.hub import WeightsError, first_line
 
 _TORCH = (".pth", ".pt", ".bin")
 _FORMS = ", ".join((*_TORCH, ".safetensors", ".npz"))
@@ -67,7 +67,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     except PermissionError:
         raise
     except Exception as error:  # torch raises many kinds for a damaged archive
-        raise WeightsError(f"{path}: is damaged, or no file of PyTorch ({_first_line(error)})") from error
+        raise WeightsError(f"{path}: is damaged, or no file of PyTorch ({first_line(error)})") from error
     if not isinstance(state, dict) or not state:
         raise WeightsError(f"{path}: holds no state dict, but {type(state).__name__}")
     for name, value in state.items():
@@ -82,7 +82,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise WeightsError(f"{path}: is damaged, or no safetensors ({_first_line(error)})") from error
+        raise WeightsError(f"{path}: is damaged, or no safetensors ({first_line(error)})") from error
 
 
 def _read_npz(path: Path) -> dict[str, Tensor]:
@@ -98,9 +98,5 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
         zipfile.BadZipFile,
     ) as error:
         raise WeightsError(
-            f"{path}: is damaged, or holds more than arrays of numbers ({_first_line(error)}); write it with numpy.savez"
+            f"{path}: is damaged, or holds more than arrays of numbers ({first_line(error)}); write it with numpy.savez"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -32,7 +32,7 @@ def hub_folder(source: str) -> Iterator[Path]:
         yield folder
     except Exception as error:  # the library raises many kinds for a folder that is not what it should be
         raise WeightsError(
-            f"{source} is not a whole folder in the hub's format: {_first_line(error)}; copy or save it again"
+            f"{source} is not a whole folder in the hub's format: {first_line(error)}; copy or save it again"
         ) from error
     finally:
         logging.set_verbosity(verbosity)
@@ -50,11 +50,12 @@ def _fetch(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=list(_FILES)))
     except Exception as error:  # no network, no such name, a name that can be none, no right to read
         raise WeightsError(
-            f"{name} is no folder, and the hub does not give it ({_first_line(error)}); give a folder in the hub's format"
+            f"{name} is no folder, and the hub does not give it ({first_line(error)}); give a folder in the hub's format"
         ) from error
     finally:
         logging.set_verbosity(verbosity)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, or its kind where it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

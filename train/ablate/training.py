@@ -153,7 +153,6 @@ def compare(
             f"same random start and the same clips; {AGAIN.name} has another start and other clips: what it differs by from "
             f"{ALL.name} is chance, which the intervals, over clips, do not hold",
             *notes,
-            "J has the presence gate; of expressions that nothing fits it is the share of the clip's pixels left alone",
         ],
     )
 
