@@ -18,7 +18,7 @@ from refavs_rt.config import TEST
 from refavs_rt.train.batches import BatchConfig, BatchPlan, Clip, SceneClips
 from refavs_rt.train.data import DataError
 from refavs_rt.train.data_source import SceneSource
-from refavs_rt.train.distributed import DistributedError, World, open_world
+from refavs_rt.train.distributed import DistributedError, SharedError, World, open_world
 from refavs_rt.train.loop import TrainConfig, Trainer, TrainingError
 from refavs_rt.train.material import Pack
 
@@ -63,10 +63,11 @@ class _FaultyClips(SceneClips):
 
 
 def make_trainer(job: dict[str, Any], pack: Path, world: World | None = None) -> Trainer:
-    """The trainer of a job: `out`, settings `config` and `batch`, `faults`."""
+    """The trainer of a job: `out`, settings `config` and `batch`, `faults`, and `starts`: each process's run to begin with."""
     config = TrainConfig(**job["config"], batch=BatchConfig(**job["batch"]))
     source = FaultyScenes(Pack.load(pack), **job.get("faults", {}))
-    return Trainer(Path(job["out"]), MODEL, config, source, world)
+    start = job["starts"][world.rank] if world and "starts" in job else None
+    return Trainer(Path(job["out"]), MODEL, config, source, world, start and Path(start))
 
 
 def record(trainer: Trainer, names: Path, die_at: int | None = None) -> None:
@@ -91,7 +92,7 @@ def _run(job: dict[str, Any], pack: Path, world: World) -> str | None:
         die_at = job.get("die_at") if world.rank == world.size - 1 else None
         record(trainer, Path(f"{job['out']}-names-{world.rank}.jsonl"), die_at)
         trainer.run()
-    except (TrainingError, DistributedError) as error:
+    except (TrainingError, DistributedError, SharedError) as error:
         return f"{type(error).__name__}: {error}"
     return None
 

@@ -89,9 +89,9 @@ def test_domain(run: Path, tree: Path, tiny_path: Path, tmp_path: Path, on_disk:
     ("arguments", "message"),
     [
         (["--bundle", "{tmp}/no-bundle", "--pack", "{tiny}"], "no such bundle folder"),
-        (["--checkpoint", "{tmp}/no-run", "--pack", "{tiny}"], "no-run/model.safetensors"),
+        (["--checkpoint", "{tmp}/no-run", "--pack", "{tiny}"], "no-run is not a run folder; train one"),
         (["--pack", "{tmp}/no.pack", "--checkpoint", "{run}"], "no.pack is missing; build it with"),
-        (["--data", "{tmp}/no-set", "--checkpoint", "{run}"], "metadata.csv is missing"),
+        (["--data", "{tmp}/no-set", "--checkpoint", "{run}"], "there is no folder .*no-set"),
         (["--out", "{tmp}/file", "--checkpoint", "{run}"], "cannot be written.*choose another --out"),
         (["--out", "{tmp}/lost", "--checkpoint", "{run}"], "has lost its mark <!-- reading -->"),
     ],
@@ -119,7 +119,6 @@ def test_faults_are_one_line(
 @pytest.mark.parametrize(
     "arguments",
     [
-        [],
         ["nothing"],
         ["degraded", "--clips", "0"],
         ["degraded", "--seed", "-1"],
@@ -133,6 +132,13 @@ def test_wrong_usage_is_refused(arguments: list[str], capsys: pytest.CaptureFixt
         main(["ablate", *arguments])
     assert error.value.code == 2
     assert "usage: python -m train ablate" in capsys.readouterr().err
+
+
+def test_without_a_name_the_experiments_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ablate"]) == 2
+    said = capsys.readouterr().err
+    for name, entry in EXPERIMENTS.items():
+        assert name in said and entry.summary in said
 
 
 def test_help_names_every_experiment(capsys: pytest.CaptureFixture[str]) -> None:

@@ -234,7 +234,7 @@ def test_the_real_table_with_few_of_its_clips(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--check", "nowhere"], "nowhere/metadata.csv is missing"),
+        (["--check", "nowhere"], "there is no folder nowhere"),
         (["--check", "pyproject.toml"], "pyproject.toml has no column 'vid'"),
     ],
 )

@@ -125,11 +125,13 @@ def faults(folder: Path, tiny_path: Path) -> Faults:
 
 @pytest.fixture(scope="module")
 def pair(folder: Path, tiny_path: Path, faults: Faults) -> list[str | None]:
-    """What ended the jobs of two processes: float64, float32, with two bad clips, with nothing but bad clips after step 10, and
-    one in which the second process was killed in step 13."""
+    """What ended the jobs of two processes: one that the second cannot start, one that neither can; float64, float32, with two
+    bad clips, with nothing but bad clips after step 10, and one in which the second process was killed in step 13."""
     run_alone(folder / "poisoned", tiny_path, cut_at=13)
     bad = {"nan": [faults.nan], "unreadable": [faults.unreadable]}
     jobs = [
+        {**job(folder / "half"), "starts": [None, "nowhere"]},
+        {**job(folder / "none"), "starts": ["nowhere", "nowhere"]},
         job(folder / "pair64", precision="float64", steps=10),
         job(folder / "pair"),
         job(folder / "bad", bad, steps=10),
@@ -155,7 +157,7 @@ def resumed(folder: Path, tiny_path: Path, pair: list[str | None]) -> list[str |
 def test_two_processes_compute_what_one_computes(
     folder: Path, tiny_path: Path, alone: Path, pair: list[str | None]
 ) -> None:
-    assert pair[:2] == [None, None]
+    assert pair[2:4] == [None, None]
     alone64 = run_alone(folder / "alone64", tiny_path, precision="float64", steps=10)
     assert_same_curve(folder / "pair64", alone64, 1e-6)
     assert_same_curve(folder / "pair", alone, 1e-4)
@@ -168,10 +170,16 @@ def test_two_processes_compute_what_one_computes(
             torch.testing.assert_close(mine[name], value, rtol=0, atol=1e-6, msg=name)
 
 
+def test_what_a_process_cannot_start_none_starts(folder: Path, pair: list[str | None]) -> None:
+    missing = "nowhere/model.safetensors is missing: nowhere is no run that could be started from"
+    assert pair[:2] == [f"SharedError: process 1 of 2: {missing}", f"SharedError: {missing}"]
+    assert not (folder / "half").exists() and not (folder / "none").exists()
+
+
 def test_a_bad_clip_of_one_process_is_left_out_by_both_and_named(
     folder: Path, pair: list[str | None], faults: Faults
 ) -> None:
-    assert pair[2] is None
+    assert pair[4] is None
     nan, unreadable = rows(folder / "bad" / SKIPPED)
     assert [nan["step"], unreadable["step"]] == faults.steps
     assert nan["samples"] == [faults.nan] and "no finite number" in nan["why"]
@@ -186,7 +194,7 @@ def test_a_bad_clip_of_one_process_is_left_out_by_both_and_named(
 def test_bad_clips_without_end_stop_the_run_and_leave_the_checkpoint(
     folder: Path, pair: list[str | None]
 ) -> None:
-    assert pair[3] is not None and pair[3].startswith(
+    assert pair[5] is not None and pair[5].startswith(
         "TrainingError: 3 steps in a row were left out, up to step 13"
     )
     assert json.loads((folder / "poisoned" / RESUME / "state.json").read_text())["step"] == 10
@@ -195,7 +203,7 @@ def test_bad_clips_without_end_stop_the_run_and_leave_the_checkpoint(
 
 
 def test_a_killed_process_ends_the_others_with_an_error(pair: list[str | None]) -> None:
-    assert pair[4] is not None and pair[4].startswith("DistributedError: process 0 of 2 lost another")
+    assert pair[6] is not None and pair[6].startswith("DistributedError: process 0 of 2 lost another")
 
 
 def test_who_does_not_come_is_named(resumed: list[str | None]) -> None:

@@ -320,7 +320,9 @@ def test_swap_asks_for_another_object_of_the_clip(tree: Path) -> None:
 def test_swap_without_such_rows_is_told(tmp_path: Path) -> None:
     tree = build(tmp_path)
     (tree / "rows.jsonl").unlink()
-    with pytest.raises(DataError, match=r"rows\.jsonl names no swap_uid .* without --swap"):
+    with pytest.raises(
+        DataError, match=r"--swap takes a data set that says which rows .* evaluate without --swap"
+    ):
         evaluate(KnownPredictor(), tree, EvaluateConfig(swap=True))
 
 

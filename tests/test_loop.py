@@ -22,12 +22,21 @@ from refavs_rt.model.text import TextEncoder, minilm_folder
 from refavs_rt.tokenizer import Tokenizer
 from refavs_rt.train import loss, step
 from refavs_rt.train.batches import BatchConfig
-from refavs_rt.train.checkpoint import LOSSES, METRICS, RESUME, SKIPPED, CheckpointError, load_model
+from refavs_rt.train.checkpoint import (
+    LOSSES,
+    METRICS,
+    RESUME,
+    SKIPPED,
+    CheckpointError,
+    load_model,
+    write_json,
+)
 from refavs_rt.train.cli import main
 from refavs_rt.train.disk_batches import DiskSource
 from refavs_rt.train.distributed import World, alone
 from refavs_rt.train.flags import field_docs
 from refavs_rt.train.loop import TrainConfig, Trainer, TrainingError
+from refavs_rt.train.run_settings import StartedWith, settings_of, started_with
 from refavs_rt.train.shares import Share, Shares, split
 from refavs_rt.train.step import Skipped, StepResult
 from refavs_rt.train.texts import TextCache
@@ -460,6 +469,92 @@ def test_a_person_trains_from_the_command_line(
         assert tag in events
 
 
+FLAGS = (
+    "--preset test --out run --steps 20 --warmup-steps 5 --save-every 10 --sentences 2 --no-track 0 --threads 1 "
+    "--device cpu"
+)
+
+
+def test_a_killed_run_goes_on_without_its_flags(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With what it was started with, wherever its data have gone, and with a word where there are others now."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tree, "tree")
+    give_up = Trainer.save
+
+    def save_once(self: Trainer) -> None:
+        give_up(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "save", save_once)
+    assert main(["--data", "tree", "--image-size", "64", *FLAGS.split()]) == 130
+    assert "it goes on with: python -m train --out run" in capsys.readouterr().err
+    monkeypatch.setattr(Trainer, "save", give_up)
+    started = json.loads(Path("run/settings.json").read_text())
+    assert started["paths"] == {"data": str(tmp_path / "tree"), "start": None}
+
+    Path("tree").rename("moved")
+    assert main(["--out", "run", "--device", "cpu"]) == 1
+    assert f"--data {tmp_path / 'tree'}: there is neither a pack nor a data set" in capsys.readouterr().err
+    assert main(["--out", "run", "--preset", "edge", "--data", "moved"]) == 1
+    assert "was started with preset = test, not edge" in capsys.readouterr().err
+    assert main(["--out", "run", "--data", "moved", "--seed", "1"]) == 1
+    assert "was started with train.seed = 0, not 1" in capsys.readouterr().err
+
+    assert main(["--out", "run", "--data", "moved", "--save-every", "20"]) == 0
+    out, err = capsys.readouterr()
+    assert "training test on cpu into run from step 10" in out and "note" not in err
+    goes_on = json.loads(Path("run/settings.json").read_text())
+    assert goes_on["train"] == {**started["train"], "save_every": 20}
+    assert [row["step"] for row in rows(Path("run") / LOSSES)] == [10, 20]
+
+    clips = [row["uid"].rsplit("_", 2)[0] for row in table(Path("moved")) if row["split"] == "train"]
+    shutil.rmtree(Path("moved/media") / clips[0])
+    assert main(["--out", "run"]) == 0
+    out, err = capsys.readouterr()
+    assert "into run from step 20" in out
+    assert "note: the data are not those that run had before" in err
+
+
+def test_settings_are_read_as_they_were_written(tree: Path, tmp_path: Path) -> None:
+    given = TrainConfig(**SHORT, loss=loss.PAPER_LOSS, seed=3)
+    Trainer(tmp_path / "run", TEST, given, DiskSource(tree)).save()
+    with pytest.raises(CheckpointError, match=r"settings.json cannot be read"):
+        started_with(tmp_path / "run")
+    settings = settings_of(TEST.to_json(), given, {}, "", {"data": None, "start": "elsewhere"})
+    write_json(tmp_path / "settings.json", settings)
+    assert started_with(tmp_path) == StartedWith("test", None, Path("elsewhere"), given)
+    damages: tuple[dict[str, Any], ...] = (
+        {"preset": "huge"},
+        {"train": {}},
+        {"train": None},
+        {"train": {**settings["train"], "steps": -1}},
+    )
+    for damage in damages:
+        write_json(tmp_path / "settings.json", {**settings, **damage})
+        with pytest.raises(CheckpointError, match=r"settings.json is damaged or of another version \("):
+            started_with(tmp_path)
+
+
+def test_a_run_within_its_warm_up_is_told_of(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer(tmp_path, tree, warmup_steps=20)
+    assert "note: all 20 steps are within the warm-up of 20" in capsys.readouterr().err
+    trainer(tmp_path, tree)
+    assert not capsys.readouterr().err
+
+
+def test_all_files_of_a_run_may_be_read_by_those_who_may_read_any(whole: Path) -> None:
+    (whole / "any").touch()
+    usual = (whole / "any").stat().st_mode
+    (whole / "any").unlink()
+    assert {path.name: path.stat().st_mode for path in whole.rglob("*") if path.is_file()} == {
+        path.name: usual for path in whole.rglob("*") if path.is_file()
+    }
+
+
 def test_a_command_that_does_not_exist_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evalaute"]) == 2
     assert "no command 'evalaute', only scenes, data, evaluate" in capsys.readouterr().err
@@ -504,7 +599,18 @@ def test_a_run_begins_with_the_weights_of_another(whole: Path, tree: Path, tmp_p
         ("--threads -1", "error: threads must be 0 or more, not -1"),
         ("--data TREE --preset test --trained authors", "fits the preset full, not test"),
         ("--data TREE --preset full --weights nowhere", "error: nowhere is no folder"),
-        ("--data TREE --preset test --out TREE/metadata.csv", "metadata.csv"),
+        (
+            "--data TREE --preset test --out TREE/metadata.csv",
+            "metadata.csv is no folder: no run can be kept in",
+        ),
+        (
+            "--data TREE --preset test --out TREE/metadata.csv/a/run",
+            "metadata.csv is no folder: no run can be kept in",
+        ),
+        (
+            "--data TREE --preset test --image-size 96",
+            "image_size must be at most 64, which test is made for, not 96",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(
@@ -518,6 +624,10 @@ def test_a_mistake_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     given = arguments.replace("TREE", str(tree)).replace("WHOLE", str(whole)).split()
-    assert main([*given, "--image-size", "64", "--save-every-minutes", "0", "--device", "cpu"]) == 1
+    size = [] if "--image-size" in given else ["--image-size", "64"]
+    assert main([*given, *size, "--save-every-minutes", "0", "--device", "cpu"]) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert message in line
+    assert not [
+        path for path in tmp_path.rglob("*") if path.is_dir() and path.name not in ("runs", "log-mels")
+    ]

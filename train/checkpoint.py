@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from refavs_rt.config import ModelConfig
@@ -40,6 +40,7 @@ from refavs_rt.model.run_folder import (
 )
 
 from .starting_weights import starting_model
+from .tensor_file import write_tensors
 
 __all__ = [
     "CURVES",
@@ -53,6 +54,7 @@ __all__ = [
     "WEIGHTS",
     "CheckpointError",
     "append_row",
+    "check_can_hold_run",
     "drop_rows_after",
     "has_resume",
     "load_config",
@@ -104,10 +106,25 @@ def save_weights(run: Path, config: ModelConfig, state: dict[str, Tensor]) -> No
     write_json(run / CONFIG, config.to_json())
     single = {n: v.float() if v.dtype == torch.float64 else v for n, v in state.items()}
     partial = run / (WEIGHTS + ".partial")
-    save_file(_plain(single), partial)
+    write_tensors(partial, single)
     _sync(partial)
     os.replace(partial, run / WEIGHTS)
     _sync(run)
+
+
+def check_can_hold_run(run: Path) -> None:
+    """See that a run can be written into the folder `run`, which need not be there yet; makes nothing.
+
+    Raises:
+        CheckpointError: it cannot.
+    """
+    place = run
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise CheckpointError(f"{place} is no folder: no run can be kept in {run}; give another --out")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise CheckpointError(f"{place} cannot be written: no run can be kept in {run}; give another --out")
 
 
 def has_resume(run: Path) -> bool:
@@ -120,7 +137,7 @@ def save_resume(run: Path, values: dict[str, Any], tensors: dict[str, Tensor]) -
     place, partial, old = run / RESUME, run / (RESUME + ".partial"), run / _OLD
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    save_file(_plain(tensors), partial / _TENSORS)
+    write_tensors(partial / _TENSORS, tensors)
     (partial / _STATE).write_text(json.dumps(values))
     for path in (partial / _TENSORS, partial / _STATE, partial):
         _sync(path)
@@ -182,11 +199,6 @@ def drop_rows_after(path: Path, step: int) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text("".join(kept))
     os.replace(partial, path)
-
-
-def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """On the CPU, in one order of axes, each with memory of its own, as the format asks."""
-    return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
 
 
 def _sync(path: Path) -> None:

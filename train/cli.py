@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from refavs_rt.config import PRESETS
+from refavs_rt.config import EDGE, PRESETS
 
 if TYPE_CHECKING:
     from .distributed import World
@@ -32,7 +34,7 @@ Train EEMC. Typed bare, it trains the preset `edge` on generated scenes into run
 and builds the pack of pictures and sounds first where the media packages are installed.
 
   python -m train                          train `edge`
-  python -m train --out runs/mine          train there, or with the same flags go on where that run stands
+  python -m train --out runs/mine          train there; or where a run stands there, go on with it and its flags
   torchrun --nproc-per-node 8 -m train     the same on eight GPUs; a run can go on with another number of them
 
   python -m train scenes --help            write scenes to disk in the form of Ref-AVS
@@ -94,7 +96,9 @@ def _train_parser() -> argparse.ArgumentParser:
     )
     groups = {name: parser.add_argument_group(name) for name in GROUPS}
     run = groups["run"]
-    run.add_argument("--preset", choices=sorted(PRESETS), default="edge", help="The network. Default: edge.")
+    run.add_argument(
+        "--preset", choices=sorted(PRESETS), default=None, help=f"The network. Default: {EDGE.preset}."
+    )
     run.add_argument(
         "--data",
         default=None,
@@ -102,7 +106,12 @@ def _train_parser() -> argparse.ArgumentParser:
         help="A pack of scenes, or a data set in the form of Ref-AVS. Default: the pack runs/scenes.pack.",
     )
     run.add_argument(
-        "--out", type=Path, default=None, metavar="RUN", help="The folder of the run. Default: runs/TIME."
+        "--out",
+        type=Path,
+        default=None,
+        metavar="RUN",
+        help="The folder of the run; a run that stands there goes on, and flags that are not given are those it was started "
+        "with. runs/latest leads to it, wherever it is. Default: runs/TIME.",
     )
     run.add_argument(
         "--start",
@@ -119,35 +128,61 @@ def _train_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _config(args: argparse.Namespace) -> TrainConfig:
-    """The preset's settings with those that were given in their place."""
-    from dataclasses import replace
+@dataclass(frozen=True)
+class _Job:
+    """What the command line asks for, with what a run that goes on was started with in place of what it does not say."""
 
+    preset: str
+    data: str | None
+    start: Path | None
+    config: TrainConfig
+
+
+def _job(args: argparse.Namespace) -> _Job:
     from .batches import BatchConfig
+    from .checkpoint import has_resume
     from .flags import given
-    from .train_config import DEFAULTS, TrainConfig
+    from .run_settings import started_with
+    from .train_config import DEFAULTS, TrainConfig, TrainingError
 
-    config = DEFAULTS[args.preset]
+    before = started_with(args.out) if args.out and has_resume(args.out) else None
+    preset = args.preset or (before.preset if before else EDGE.preset)
+    config = before.train if before and before.preset == preset else DEFAULTS[preset]
     batch = replace(config.batch, **given(args, BatchConfig))
     values = {name: value for name, value in given(args, TrainConfig).items() if name != "batch"}
-    return replace(config, batch=batch, **values)
+    side = PRESETS[preset].image_size
+    if values.get("image_size", 0) > side:
+        raise TrainingError(
+            f"image_size must be at most {side}, which {preset} is made for, not {values['image_size']}"
+        )
+    return _Job(
+        preset,
+        args.data or (before.data if before else None),
+        args.start or (before.start if before else None),
+        replace(config, batch=batch, **values),
+    )
 
 
 def _train(args: argparse.Namespace) -> int:
     import torch
 
-    from .distributed import DistributedError, open_world
+    from .distributed import DistributedError, SharedError, open_world
     from .train_config import TrainingError
 
-    config = _config(args)
+    try:
+        job = _job(args)
+    except TrainingError:
+        if os.environ.get("RANK", "0") == "0":  # all processes have the same command line
+            raise
+        return 1
+    config = job.config
     if config.threads:
         torch.set_num_threads(config.threads)
     with open_world(config.device, config.timeout_minutes) as world:
         try:
-            return _train_in(world, args, config)
-        except (
-            TrainingError
-        ) as error:  # all processes have it: the main one says it, the others wait until it has
+            return _train_in(world, args.out, job)
+        except (TrainingError, SharedError) as error:
+            # all processes have it: the main one says it, the others wait until it has
             world.say(f"error: {error}")
             world.barrier()
             return 1
@@ -158,24 +193,27 @@ def _train(args: argparse.Namespace) -> int:
             ) from error
 
 
-def _train_in(world: World, args: argparse.Namespace, config: TrainConfig) -> int:
+def _train_in(world: World, place: Path | None, job: _Job) -> int:
     from .data_source import open_source
+    from .evaluate_cli import shown_warnings
     from .loop import Trainer
 
     runs = Path("runs")
-    out = Path(world.agree(str(args.out or runs / time.strftime("%Y-%m-%d_%H-%M-%S"))))
-    with world.main_first():  # it builds the pack where there is none yet
-        source = open_source(args.data, runs, lambda text: world.say(f"note: {text}"))
-    trainer = Trainer(out, PRESETS[args.preset], config, source, world, args.start)
-    if world.is_main:
-        _link_latest(runs, out)
-        where = f"{world.size} processes on {world.device.type}" if world.size > 1 else str(world.device)
-        print(f"training {args.preset} on {where} into {out} from step {trainer.step}", flush=True)
-    try:
-        trainer.run()
-    except KeyboardInterrupt:
-        world.say(f"\ninterrupted; it goes on from the last checkpoint with the same flags and: --out {out}")
-        return 130
+    out = Path(world.agree(str(place or runs / time.strftime("%Y-%m-%d_%H-%M-%S"))))
+    # the main process builds the pack where there is none yet
+    with world.all_or_none(_user_errors()), world.main_first():
+        source = open_source(job.data, runs, lambda text: world.say(f"note: {text}"))
+    with shown_warnings():
+        trainer = Trainer(out, PRESETS[job.preset], job.config, source, world, job.start)
+        if world.is_main:
+            _link_latest(runs, out)
+            where = f"{world.size} processes on {world.device.type}" if world.size > 1 else str(world.device)
+            print(f"training {job.preset} on {where} into {out} from step {trainer.step}", flush=True)
+        try:
+            trainer.run()
+        except KeyboardInterrupt:
+            world.say(f"\ninterrupted; from the last checkpoint it goes on with: python -m train --out {out}")
+            return 130
     if world.is_main:
         print(f"done: {out}; next: refavs-export --checkpoint {out}")
     return 0

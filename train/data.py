@@ -155,7 +155,7 @@ def parse_table(path: Path) -> tuple[list[Row], list[UnusableRow]]:
     Expressions keep their case and lose the space around them.
 
     Raises:
-        DataError: the table, a column or a closing quotation mark is missing, or a file is damaged.
+        DataError: the folder, the table, a column or a closing quotation mark is missing, or a file is damaged.
     """
     rows: list[Row] = []
     unusable: list[UnusableRow] = []
@@ -178,6 +178,8 @@ def parse_table(path: Path) -> tuple[list[Row], list[UnusableRow]]:
                 else:
                     rows.append(_row(line, reader.line_num, extra.get(line["uid"], {})))
     except FileNotFoundError as error:
+        if not path.parent.is_dir():
+            raise DataError(f"there is no folder {path.parent}") from error
         raise DataError(
             f"{path} is missing; write scenes with: python -m train scenes --out {path.parent} --clips 10"
         ) from error

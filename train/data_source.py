@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from .batches import BatchConfig, Clip, ClipSource, SceneClips
-from .disk_batches import DiskSource
+from .disk_batches import DiskSource, validation_clips
 from .material import Pack, build_pack
 from .scenes import SceneGenerator
 from .validate import scene_clips
@@ -30,6 +30,8 @@ class Source(Protocol):
     """Names of the classes, for the dense supervision."""
     material: dict[str, str]
     """`data` and `licence`: what the weights come from, for manifests and model cards."""
+    address: str | None
+    """What `--data` calls it on this machine; None: the usual pack of scenes."""
 
     def digest(self) -> str:
         """The same where the same clips would be drawn."""
@@ -44,8 +46,9 @@ class Source(Protocol):
 class SceneSource:
     """Scenes generated in memory."""
 
-    def __init__(self, pack: Pack) -> None:
+    def __init__(self, pack: Pack, address: str | None = None) -> None:
         self.pack = pack
+        self.address = address
         self.names = pack.train_class_names
         self.material = {"data": _DATA, "licence": "; ".join(sorted(_licences(pack)))}
 
@@ -84,16 +87,45 @@ def open_source(data: str | None, runs: Path, tell: Callable[[str], None] = note
     """
     if data is None:
         return SceneSource(default_pack(runs))
-    path = Path(data.removeprefix(_SCENES))
-    if path.is_dir() and not data.startswith(_SCENES):
+    path = _path_of(data)
+    if _is_data_set(data):
         return DiskSource(path, runs / "log-mels", tell)
+    return SceneSource(Pack.load(path), f"{_SCENES}{path.resolve()}")
+
+
+def open_validation(data: str | None, runs: Path, count: int, image_size: int) -> list[Clip]:
+    """At most `count` clips that training never sees, of the data set that `data` names as for `open_source`; what it has for
+    training need not be there.
+
+    Raises:
+        FileNotFoundError, MaterialError: as `open_source`.
+        DataError: the folder is no data set, or has no clip of the split `val`.
+    """
+    if data is not None and _is_data_set(data):
+        return validation_clips(_path_of(data), count, image_size)
+    return list(open_source(data, runs).validation(count, image_size))
+
+
+def _is_data_set(data: str) -> bool:
+    """Whether `data` names a data set; else it is a pack.
+
+    Raises:
+        FileNotFoundError: it is neither.
+    """
+    path = _path_of(data)
+    if path.is_dir() and not data.startswith(_SCENES):
+        return True
     if not path.is_file():
         raise FileNotFoundError(
             f"--data {data}: there is neither a pack nor a data set; without --data a pack is built"
         )
     if path.suffix == ".csv":
         raise FileNotFoundError(f"--data {data} is a table and no pack: give its folder, {path.parent}")
-    return SceneSource(Pack.load(path))
+    return False
+
+
+def _path_of(data: str) -> Path:
+    return Path(data.removeprefix(_SCENES))
 
 
 def default_pack(runs: Path) -> Pack:

@@ -53,6 +53,7 @@ class DiskSource:
             DataError: the table is missing, or no clip of the split `train` is on disk.
         """
         self.folder = folder
+        self.address: str | None = str(folder.resolve())
         self._log_mels = LogMelCache(cache)
         self._train, left_out = _clips(folder, "train")
         self.names = tuple(
@@ -79,23 +80,35 @@ class DiskSource:
         return DiskClips(self.folder, self._train, self._log_mels, self.names, config)
 
     def validation(self, count: int, image_size: int) -> list[Clip]:
-        """The first clips of the split `val`, whole, paired as the data set pairs; none where it has none."""
+        """The first clips of the split `val`, see `validation_clips`; none where it has none."""
         try:
-            clips, _ = _clips(self.folder, "val")
+            return validation_clips(self.folder, count, image_size, self._log_mels)
         except DataError:
             return []
-        rng = np.random.default_rng(0)
-        out: list[Clip] = []
-        for clip in clips:
-            if len(out) == count:
-                break
-            everything = tuple(range(clip.frames))
-            choice = _Choice(_pick_rows(clip.rows, 8, rng), everything, everything, WINDOW_S)
-            try:
-                out.append(_read(self.folder, clip, choice, image_size, self._log_mels, {}))
-            except DataError as error:
-                _note(f"left out of the validation: {error}")
-        return out
+
+
+def validation_clips(
+    folder: Path, count: int, image_size: int, log_mels: LogMelCache | None = None
+) -> list[Clip]:
+    """The first `count` clips of the split `val`, whole, paired as the data set pairs, 8 of their rows each.
+
+    Raises:
+        DataError: it has none.
+    """
+    log_mels = log_mels or LogMelCache(None)
+    clips, _ = _clips(folder, "val")
+    rng = np.random.default_rng(0)
+    out: list[Clip] = []
+    for clip in clips:
+        if len(out) == count:
+            break
+        everything = tuple(range(clip.frames))
+        choice = _Choice(_pick_rows(clip.rows, 8, rng), everything, everything, WINDOW_S)
+        try:
+            out.append(_read(folder, clip, choice, image_size, log_mels, {}))
+        except DataError as error:
+            _note(f"left out of the validation: {error}")
+    return out
 
 
 class DiskClips:

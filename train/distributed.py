@@ -28,6 +28,10 @@ class DistributedError(Exception):
     """The processes of a training have lost each other; the message says which of them says so."""
 
 
+class SharedError(Exception):
+    """What at least one process cannot do and therefore none does: all raise it together; the message says it once."""
+
+
 @dataclass(frozen=True)
 class World:
     """This process among those of the training. Every method but `say` is called by all of them, in the same order."""
@@ -89,9 +93,30 @@ class World:
         """The main process goes through the block before the others: what it writes there, they read."""
         if not self.is_main:
             self.barrier()
-        yield
-        if self.is_main:
-            self.barrier()
+        try:
+            yield
+        finally:
+            if self.is_main:
+                self.barrier()
+
+    @contextmanager
+    def all_or_none(self, errors: tuple[type[Exception], ...]) -> Iterator[None]:
+        """If any process fails in the block with one of `errors`, all raise a `SharedError`; one alone just raises its own. No
+        process may wait for others in the block, but in `main_first`."""
+        if self.size == 1:
+            yield
+            return
+        mine = ""
+        try:
+            yield
+        except errors as error:
+            mine = str(error) or type(error).__name__
+        said = self.gather([mine])
+        if said[0]:
+            raise SharedError(said[0])
+        for rank, text in enumerate(said):
+            if text:
+                raise SharedError(f"process {rank} of {self.size}: {text}")
 
     def say(self, text: str) -> None:
         """Print to standard error, once for all processes."""

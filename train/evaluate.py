@@ -70,8 +70,10 @@ def evaluate(
     if config.swap:
         table.rows = [row for row in table.rows if row.swap_uid in texts and not row.is_null]
         if not table.rows:
-            side = folder / "rows.jsonl"
-            raise DataError(f"{side} names no swap_uid of these rows; evaluate without --swap")
+            raise DataError(
+                f"--swap takes a data set that says which rows of a clip mean other objects, as `python -m train scenes` writes "
+                f"them into rows.jsonl; {folder} does not: evaluate without --swap"
+            )
     clips = list(table.by_clip())[: config.limit]
     predictors = [predictor, *others.values()]
     scored: list[list[_Scored]] = [[] for _ in predictors]

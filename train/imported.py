@@ -14,14 +14,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from refavs_rt.model.hub import WeightsError
 
 from .import_weights import ImportedPart
+from .tensor_file import write_tensors
 
 IMPORTED = "imported.json"
 
@@ -65,12 +64,6 @@ def _read_entries(path: Path) -> dict[str, Any]:
 
 def _save(state: dict[str, Tensor], path: Path) -> None:
     try:
-        save_file({name: _plain(value) for name, value in state.items()}, path)
+        write_tensors(path, {n: v.float() if v.is_floating_point() else v for n, v in state.items()})
     except SafetensorError as error:
         raise WeightsError(f"{path.parent.parent / path.name} cannot be written ({error})") from error
-
-
-def _plain(value: Tensor) -> Tensor:
-    """A copy that shares its memory with no other, floats in single precision."""
-    single = value.detach().float() if value.is_floating_point() else value.detach()
-    return single.clone(memory_format=torch.contiguous_format)

@@ -18,10 +18,12 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from refavs_rt.config import ModelConfig
+from refavs_rt.model.eemc import EEMC
+from refavs_rt.model.hub import WeightsError
 from refavs_rt.tokenizer import Tokenizer
 
 from . import checkpoint
-from .batches import Clip
+from .batches import BatchConfig, Clip
 from .checkpoint import CheckpointError
 from .data_source import Source
 from .distributed import DistributedError, World, alone
@@ -29,11 +31,12 @@ from .environment import environment
 from .loss import NameSpace
 from .plot import plot
 from .report import write_samples
+from .run_settings import DATA, DIGEST, START, first_change, read_settings, settings_of
 from .shares import Share, Shares
 from .starting_weights import starting_model
 from .step import Skipped, Stepper, StepResult
 from .texts import TextCache
-from .train_config import CHANGE_NO_WEIGHT, LOG_EVERY, Precision, TrainConfig, TrainingError
+from .train_config import LOG_EVERY, Precision, TrainConfig, TrainingError
 from .training_state import restore, training_state
 from .validate import validate
 
@@ -58,7 +61,7 @@ class Trainer:
         """Make or resume a run; `start` is another run whose averaged weights a new one begins with.
 
         Raises:
-            CheckpointError: the folder holds a run with other settings, or a damaged one.
+            CheckpointError: the folder holds a run with other settings, or a damaged one, or cannot be one.
             TrainingError: the choice of parameters does not fit the network.
             WeightsError: published weights are nowhere to be had.
         """
@@ -69,20 +72,12 @@ class Trainer:
         self.start = start
         self.world = world or alone(config.device)
         self.step = 0
-        if self.world.is_main:
-            out.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(config.seed)
-        dtype = torch.float64 if config.precision == "float64" else torch.float32
-        model, self.tokenizer = starting_model(model_config, config.weights)
-        if start is not None:
-            checkpoint.load_start(model, start)
-        model = model.to(self.world.device, dtype)
-        try:
-            trained = model.trained_parameters(config.trained)
-        except ValueError as error:
-            raise TrainingError(str(error)) from error
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name in trained)
+        self._digest = source.digest()
+        with self.world.all_or_none((CheckpointError, OSError, TrainingError, WeightsError)):
+            if self.world.is_main:
+                checkpoint.check_can_hold_run(out)
+            resumed = self._checkpoint()
+            model = self._starting_model()
         self.texts = TextCache(model.text_encoder, Tokenizer(self.tokenizer, model_config.text_tokens))
         embeddings = self.texts.sentence_embeddings(list(source.names))
         torch.manual_seed(config.seed)  # whatever a variant of the network has drawn
@@ -104,14 +99,9 @@ class Trainer:
             self.world.size,
             config.micro_batch,
         )
-        fewest = batch.scale * min(count for _, count in (*batch.shapes, *batch.late_shapes))
-        if fewest < self.world.size:
-            self.world.say(
-                f"note: some steps have {fewest} clips for {self.world.size} processes, and the others are idle: give a "
-                f"--scale of {-(-self.world.size * batch.scale // fewest)} or more"
-            )
-        if checkpoint.has_resume(out):
-            self._resume()
+        self._tell_of_odd_settings(batch)
+        if resumed is not None:
+            self._restore(*resumed)
         self._check_same_step()
         self._check_same_data()
         if self.world.is_main:  # what came after the checkpoint is trained again
@@ -166,13 +156,15 @@ class Trainer:
         """Write the averaged weights, and all that is needed to go on."""
         values, tensors = training_state(self.stepper)
         if self.world.is_main:
+            self.out.mkdir(parents=True, exist_ok=True)
             checkpoint.save_weights(self.out, self.model_config, self.stepper.average.state_dict())
             checkpoint.save_resume(self.out, {"step": self.step, **values}, tensors)
 
     def _begin(self) -> SummaryWriter:
-        """Write what stands in the folder from the beginning."""
+        """Make the folder, with what stands in it from the beginning."""
         from torch.utils.tensorboard import SummaryWriter
 
+        self.out.mkdir(parents=True, exist_ok=True)
         checkpoint.write_json(self.out / checkpoint.SETTINGS, self._settings())
         checkpoint.write_json(
             self.out / checkpoint.ENVIRONMENT, {"processes": self.world.size, **environment()}
@@ -206,9 +198,44 @@ class Trainer:
                     "Fewer --workers take less"
                 ) from error
 
-    def _resume(self) -> None:
+    def _starting_model(self) -> EEMC:
+        """The network as a run begins with it, with what trains marked."""
+        config = self.config
+        torch.manual_seed(config.seed)
+        model, self.tokenizer = starting_model(self.model_config, config.weights)
+        if self.start is not None:
+            checkpoint.load_start(model, self.start)
+        model = model.to(self.world.device, torch.float64 if config.precision == "float64" else torch.float32)
+        try:
+            trained = model.trained_parameters(config.trained)
+        except ValueError as error:
+            raise TrainingError(str(error)) from error
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in trained)
+        return model
+
+    def _tell_of_odd_settings(self, batch: BatchConfig) -> None:
+        config, size = self.config, self.world.size
+        fewest = batch.scale * min(count for _, count in (*batch.shapes, *batch.late_shapes))
+        if fewest < size:
+            self.world.say(
+                f"note: some steps have {fewest} clips for {size} processes, and the others are idle: give a --scale of "
+                f"{-(-size * batch.scale // fewest)} or more"
+            )
+        if config.steps <= config.warmup_steps:
+            self.world.say(
+                f"note: all {config.steps} steps are within the warm-up of {config.warmup_steps}, and the step size stays low: "
+                "give fewer --warmup-steps"
+            )
+
+    def _checkpoint(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
+        """What the folder's run saved of itself, if it was started with the settings given now; None: there is none yet."""
+        if not checkpoint.has_resume(self.out):
+            return None
         self._check_settings()
-        values, tensors = checkpoint.load_resume(self.out)
+        return checkpoint.load_resume(self.out)
+
+    def _restore(self, values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
         try:
             restore(self.stepper, values, tensors)
             self.step = int(values["step"])
@@ -230,7 +257,7 @@ class Trainer:
 
     def _check_same_data(self) -> None:
         """All processes have the same clips: else which clips a step sees would depend on who draws them."""
-        digests = self.world.gather([self.source.digest()])
+        digests = self.world.gather([self._digest])
         for rank, digest in enumerate(digests):
             if digest != digests[0]:
                 raise CheckpointError(
@@ -239,31 +266,24 @@ class Trainer:
 
     def _check_settings(self) -> None:
         """The settings that the folder's run was started with are those given now: else its curve would have no meaning."""
-        path = self.out / checkpoint.SETTINGS
-        try:
-            before = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path} cannot be read ({error}); give another --out") from error
-        now = json.loads(json.dumps(self._settings()))
-        for settings in (before, now):
-            for name in CHANGE_NO_WEIGHT:
-                settings.get("train", {}).pop(name, None)
-        changed = _first_difference(before, now)
+        before, now = read_settings(self.out), self._settings()
+        changed = first_change(before, now)
         if changed:
             name, old, new = changed
             raise CheckpointError(
                 f"{self.out} was started with {name} = {old}, not {new}: give the same settings, or another --out"
             )
+        if before.get(DIGEST, self._digest) != self._digest:
+            self.world.say(
+                f"note: the data are not those that {self.out} had before ({before.get('data')}; now "
+                f"{self.source.material['data']}): from here on it sees others than it would have seen"
+            )
 
     def _settings(self) -> dict[str, Any]:
-        return {
-            **self.source.material,
-            "preset": self.model_config.preset,
-            "model": self.model_config.to_json(),
-            "start": None if self.start is None else str(self.start),
-            "train": dataclasses.asdict(self.config),
-            "loss_weights": dataclasses.asdict(self.config.loss_weights),
-        }
+        paths = {DATA: self.source.address, START: None if self.start is None else str(self.start.resolve())}
+        return settings_of(
+            self.model_config.to_json(), self.config, self.source.material, self._digest, paths
+        )
 
     def _note_skipped(self, skipped: Skipped) -> None:
         if not self.world.is_main:
@@ -332,14 +352,3 @@ def _multiplies_bfloat16(device: torch.device, precision: Precision) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported()
-
-
-def _first_difference(before: Any, now: Any, name: str = "") -> tuple[str, Any, Any] | None:
-    """The dotted name and both values of the first setting in which two trees of settings differ."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in dict.fromkeys([*before, *now]):
-            found = _first_difference(before.get(key), now.get(key), f"{name}.{key}".strip("."))
-            if found:
-                return found
-        return None
-    return None if before == now else (name, before, now)

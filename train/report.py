@@ -59,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
     from refavs_rt.tokenizer import Tokenizer
 
     from .data import DataError
-    from .data_source import open_source
+    from .data_source import open_validation
+    from .evaluate_cli import shown_warnings
     from .texts import TextCache
     from .validate import validate
 
@@ -70,14 +71,15 @@ def run(args: argparse.Namespace) -> int:
         texts = TextCache(model.text_encoder, Tokenizer(loaded.tokenizer, model.config.text_tokens))
     except ValueError as error:
         raise CheckpointError(f"{args.run_folder / TOKENIZER} is damaged: {error}") from error
-    clips = open_source(args.data, Path("runs")).validation(args.clips, model.config.image_size)
+    clips = open_validation(args.data, Path("runs"), args.clips, model.config.image_size)
     if not clips:
-        raise DataError(f"{args.data} has no clips of the split 'val' to look at")
+        raise DataError(f"no clip of the split 'val' of {args.data} can be read")
     out = args.out or args.run_folder / SAMPLES
     out.mkdir(parents=True, exist_ok=True)
     temporal = loaded.training.get("train", {}).get("temporal", "band")
     bar = tqdm(clips, unit="clip", desc="report", dynamic_ncols=True)
-    result = validate(model, texts, bar, device, temporal=temporal)
+    with shown_warnings():
+        result = validate(model, texts, bar, device, temporal=temporal)
     written = _write(out, result.samples, args.run_folder.resolve().name)
     for name, value in result.scores.items():
         print(f"{name:<20}{value:.4f}")

@@ -21,6 +21,8 @@ from refavs_rt.config import ModelConfig
 from .eemc import EEMC
 
 CONFIG, SETTINGS, WEIGHTS, TOKENIZER = "config.json", "settings.json", "model.safetensors", "tokenizer.json"
+PATHS = "paths"
+"""What of the settings says where things lie on this machine; nobody else needs it."""
 
 
 class CheckpointError(Exception):
@@ -36,7 +38,7 @@ class Run:
     """The averaged weights, in evaluation mode."""
     tokenizer: bytes
     training: dict[str, Any]
-    """`data`, `licence`, `steps` and the settings of the training."""
+    """`data`, `licence` and the settings of the training, without `PATHS`."""
 
 
 def load_run(path: Path) -> Run:
@@ -47,6 +49,7 @@ def load_run(path: Path) -> Run:
     """
     model = load_model(path)
     training = _read_json(path / SETTINGS)
+    training.pop(PATHS, None)
     try:
         tokenizer = (path / TOKENIZER).read_bytes()
     except FileNotFoundError as error:

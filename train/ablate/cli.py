@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,19 +74,28 @@ def add_parser(subparsers: Any) -> None:
         description=_DESCRIPTION.format(trained=lists[True], evaluated=lists[False]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", choices=EXPERIMENTS, metavar="NAME", help="of the experiment")
+    parser.add_argument(
+        "name",
+        choices=EXPERIMENTS,
+        nargs="?",
+        metavar="NAME",
+        help="of the experiment; without one, this help",
+    )
     parser.add_argument("flags", nargs=argparse.REMAINDER, help="of the experiment")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, show_help=parser.print_help)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the experiment that `args` names; returns the exit code.
+    """Run the experiment that `args` names, or show the help where it names none; returns the exit code.
 
     Raises:
         DataError: there is nothing to measure, or nothing can be written where it should be.
         BundleError, CheckpointError, EngineError: the model cannot be run.
         MaterialError: there is no pack of scenes.
     """
+    if args.name is None:
+        args.show_help(sys.stderr)
+        return 2
     module = importlib.import_module(f".{args.name}", __package__)
     options = _parser(args.name, module).parse_args(args.flags)
     return _run(args.name, module, options)
@@ -211,7 +221,9 @@ def _facts(context: Context) -> list[str]:
     split = f" --split {context.split}" if context.split != _SPLIT else ""
     given = " --checkpoint RUN" if getattr(context.options, "checkpoint", None) else ""
     given = " --bundle BUNDLE" if getattr(context.options, "bundle", None) not in (None, "edge") else given
-    flags = f"{given}{source}{split} --clips {context.clips} --seed {context.seed}"
+    steps = getattr(context.options, "steps", None)
+    trained = f" --steps {steps} --image-size {context.options.image_size}" if steps else ""
+    flags = f"{given}{source}{split}{trained} --clips {context.clips} --seed {context.seed}"
     facts = [f"command: python -m train ablate {context.name}{flags}"]
     if context.model:
         facts.append(f"model: {_model(context)}")
@@ -228,13 +240,16 @@ def _model(context: Context) -> str:
     import hashlib
 
     from refavs_rt.bundle import Bundle, find_bundle
-    from refavs_rt.model.run_folder import WEIGHTS, load_config
+    from refavs_rt.model.run_folder import WEIGHTS, CheckpointError, load_config
 
     checkpoint: Path | None = getattr(context.options, "checkpoint", None)
     if checkpoint:
-        with (checkpoint / WEIGHTS).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
         preset = load_config(checkpoint).preset
+        try:
+            with (checkpoint / WEIGHTS).open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise CheckpointError(f"{checkpoint / WEIGHTS} cannot be read: {error.strerror}") from error
         return (
             f"run {checkpoint.name} of the preset {preset} through torch, sha256 of {WEIGHTS} {digest[:16]}"
         )

@@ -295,7 +295,8 @@ def _on_disk(context: Context, folder: Path, predictor: Predictor, progress: Pro
         "clips with more objects are other clips: nothing is paired",
         *taken_notes(taken),
     ]
-    return _experiment(MARKED[0], observations, notes, taken)
+    fewest = min((o.condition for o in observations), key=MARKED.index)
+    return _experiment(fewest, observations, notes, taken)
 
 
 def _marked(clip: EvaluationClip, rows: Rows) -> HeardClip | None:
