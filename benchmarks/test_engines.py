@@ -19,7 +19,7 @@ from refavs_rt.export.parity import compare_random
 from refavs_rt.export.to_onnx import export_graphs
 from refavs_rt.model.text import minilm_folder
 from refavs_rt.session import Model
-from refavs_rt.train.checkpoint import new_model
+from refavs_rt.train.starting_weights import starting_model
 
 _ROUNDS = 30
 
@@ -32,7 +32,7 @@ def test_onnx_runtime_beside_torch_eager(benchmark: Any, tmp_path: Path) -> None
     threads = len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    network = new_model(EDGE).eval()
+    network = starting_model(EDGE)[0].eval()
     files = {graph_file(name): data for name, data in export_graphs(network).items()}
     files[TOKENIZER] = (minilm_folder() / "tokenizer.json").read_bytes()
     bundle = write_bundle(tmp_path / "bundle", EDGE, files, tools={}, training={}, parity={})

@@ -39,7 +39,6 @@ from refavs_rt.model.run_folder import (
     load_model,
 )
 
-from .starting_weights import starting_model
 from .tensor_file import write_tensors
 
 __all__ = [
@@ -61,7 +60,6 @@ __all__ = [
     "load_model",
     "load_resume",
     "load_start",
-    "new_model",
     "save_resume",
     "save_weights",
     "write_json",
@@ -71,15 +69,6 @@ RESUME, ENVIRONMENT, CURVES = "resume", "environment.json", "curves.png"
 METRICS, LOSSES, SKIPPED = "metrics.jsonl", "loss.jsonl", "skipped.jsonl"
 _STATE, _TENSORS = "state.json", "tensors.safetensors"
 _OLD = RESUME + ".old"
-
-
-def new_model(config: ModelConfig) -> EEMC:
-    """A network with the published weights in its frozen parts and random ones elsewhere, of torch's global generator.
-
-    Raises:
-        WeightsError: published weights are nowhere to be had.
-    """
-    return starting_model(config)[0]
 
 
 def load_start(model: EEMC, run: Path) -> None:
