@@ -59,6 +59,7 @@ def test_variants_of_a_seed_share_their_start(
     def note(trainer: Trainer) -> None:
         state = trainer.stepper.model.state_dict()
         starts[trainer.out.name] = {name: value.clone() for name, value in state.items()}
+        trainer.out.mkdir()  # as a run does
 
     monkeypatch.setattr(Trainer, "run", note)
     train_variants(COMPONENTS, DiskSource(tree), settings(tmp_path))
