@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo core dev test bench check fix clean distclean
+.PHONY: help demo core dev test bench kernels-all kernels-aot check fix clean distclean
 
 # A Python to make .venv with; unset, a suitable one is looked for: make demo PYTHON=/path/to/python3.12
 PYTHON ?=
@@ -18,7 +18,7 @@ BOOTSTRAP = @command -v $(or $(PYTHON),python3) >/dev/null || \
 	PYTHON="$(PYTHON)" $(or $(PYTHON),python3) bootstrap.py
 
 help: ## say what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: core ## install the core into .venv and run it on a short clip: demo-out/overlay.mp4
 	@$(BIN)/python -m refavs_rt.demo $(ARGS)
@@ -34,6 +34,12 @@ test: dev ## dev, then all tests
 
 bench: dev ## the benchmarks only
 	@$(BIN)/pytest --benchmark-only $(ARGS)
+
+kernels-all: dev ## the kernels' tests in every combination, in Triton's interpreter: hours
+	@$(BIN)/pytest -m kernels_all $(ARGS)
+
+kernels-aot: dev ## compile every kernel for every card, with no GPU, and check registers and shared memory
+	@$(BIN)/python -m refavs_rt.kernels.aot $(ARGS)
 
 check: dev ## ruff, mypy, clang-format; changes nothing
 	@$(BIN)/ruff check $(PY_SOURCES)

@@ -13,13 +13,15 @@ _MEDIA_PROGRAMS = ("fluidsynth", "ffmpeg", "ffprobe")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Bare `pytest` skips benchmarks.
+    """Bare `pytest` skips benchmarks, and the kernels' tests in every combination.
 
     Not by --benchmark-skip in the configuration file: `pytest --benchmark-only` would then be refused as a contradiction.
     """
     asked_for = ("benchmark_only", "benchmark_enable", "benchmark_disable")
-    if not any(config.getoption(name) for name in asked_for):
+    if not any(config.getoption(name, False) for name in asked_for):
         config.option.benchmark_skip = True
+    if not config.option.markexpr:
+        config.option.markexpr = "not kernels_all"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

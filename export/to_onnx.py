@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from refavs_rt.contract import GRAPHS, GraphSpec, TensorSpec, graph_specs
+from refavs_rt.kernels.dispatch import inlined
 from refavs_rt.model.eemc import EEMC
 
 from .compact import fold, store_half
@@ -70,7 +71,7 @@ def _export(model: EEMC, graph: GraphSpec) -> bytes:
         {i: torch.export.Dim.DYNAMIC for i, size in enumerate(spec.shape) if isinstance(size, str)}
         for spec in graph.inputs
     )
-    with _quiet(), torch.no_grad():
+    with _quiet(), inlined(), torch.no_grad():
         program = torch.onnx.export(
             _Graph(model, graph.name),
             tuple(inputs),

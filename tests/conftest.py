@@ -1,4 +1,7 @@
-"""What all tests share: one thread, and the packs of pictures and sounds."""
+"""What all tests share: one thread, the packs of pictures and sounds, and where kernels run.
+
+Imports of the training package stand in the fixtures: the kernels' tests run where its libraries are not installed.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,16 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
-from refavs_rt.train.material import Pack, build_pack
+if TYPE_CHECKING:
+    from refavs_rt.train.material import Pack
 
-from .tiny_pack import write_tiny_pack
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel is defined, so before any is imported
 
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,8 +34,16 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def kernel_device() -> torch.device:
+    """Where kernels are tested: a GPU, or the CPU in Triton's interpreter."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.fixture(scope="session")
 def pack() -> Pack:
     """The real pack, built once from the media packages, and anew when its sources change; for tests marked `media`."""
+    from refavs_rt.train.material import Pack, build_pack
+
     digest = hashlib.sha256()
     for source in sorted((_ROOT / "train/material").glob("*.py")):
         digest.update(source.read_bytes())
@@ -44,9 +58,13 @@ def pack() -> Pack:
 @pytest.fixture(scope="session")
 def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pack of plain shapes and tones, made without any media package."""
+    from .tiny_pack import write_tiny_pack
+
     return write_tiny_pack(tmp_path_factory.mktemp("tiny") / "tiny.pack")
 
 
 @pytest.fixture(scope="session")
 def tiny(tiny_path: Path) -> Pack:
+    from refavs_rt.train.material import Pack
+
     return Pack.load(tiny_path)

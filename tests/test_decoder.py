@@ -94,17 +94,6 @@ def test_shared_form_is_mask2formers_flow() -> None:
             torch.testing.assert_close(masks[:, n], plain_masks, atol=1e-10, rtol=1e-10)
 
 
-def test_a_query_whose_mask_is_empty_sees_everything() -> None:
-    from refavs_rt.model.decoder import _attention_mask
-
-    features = torch.ones(1, 2, 6)
-    mask = _attention_mask(torch.tensor([[[[-1.0, -1.0], [1.0, 1.0]]]]), features)
-    assert mask.all()
-    features[..., 3:] = -1
-    mask = _attention_mask(torch.tensor([[[[-1.0, -1.0], [1.0, 1.0]]]]), features)
-    assert mask[0, 0].int().tolist() == [[0, 0, 0, 1, 1, 1], [1, 1, 1, 0, 0, 0]]
-
-
 def test_attention_is_torchs_own() -> None:
     torch.manual_seed(0)
     ours = Attention(12, 3).double()

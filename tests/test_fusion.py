@@ -14,6 +14,7 @@ from refavs_rt.config import TEST, ModelConfig
 from refavs_rt.model.eemc import EEMC
 from refavs_rt.model.fusion import Integration, Prompting
 from refavs_rt.model.layers import sine_position
+from refavs_rt.model.temporal import Projected
 
 from .full_small import FULL_SMALL
 from .test_decoder import as_multihead
@@ -147,7 +148,13 @@ def test_a_withheld_modality_does_not_reach_the_cues(modality: str) -> None:
 def test_without_memory_the_attended_outputs_pass_as_they_are() -> None:
     torch.manual_seed(8)
     model = EEMC(dataclasses.replace(TEST, cached_memory=False)).double()
-    o = torch.randn(2, 3, TEST.width, dtype=torch.float64)
     branch = model.audio_branch
-    out = branch.remember(o, torch.randn_like(o), torch.tensor([1.0, 0.5], dtype=torch.float64))
-    torch.testing.assert_close(out, o @ branch.out.weight.T + branch.out.bias, atol=1e-12, rtol=1e-12)
+    present, text = (branch.project(torch.randn(2, 3, TEST.width, dtype=torch.float64)) for _ in range(2))
+    present, ring = (Projected(*(part[:1] for part in (x.q, x.k, x.v))) for x in (present, present))
+    ring = Projected(*(part[:, None] for part in (ring.q, ring.k, ring.v)))
+    seen, words = torch.ones(1, 1, dtype=torch.bool), torch.ones(2, 3, dtype=torch.bool)
+    mean, weight = torch.randn(2, 3, TEST.width, dtype=torch.float64), torch.tensor([1.0, 0.5])
+    partial = branch.ring_partial(present, ring, seen)
+    out = branch.step(present, partial, ring, seen, text, words, mean, weight)
+    expected = out.attended @ branch.out.weight.T + branch.out.bias
+    torch.testing.assert_close(out.remembered, expected, atol=1e-12, rtol=1e-12)

@@ -8,14 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from refavs_rt.kernels.memory_attention import (
+from refavs_rt.kernels.partial_attention import (
     band_mask,
-    cached_memory,
     merge_partial,
     partial_attention,
-    prefix_mean,
 )
-from refavs_rt.model.temporal import TemporalBranch
+from refavs_rt.model.temporal import Projected, TemporalBranch
 
 
 def plain_attention(branch: TemporalBranch, queries: Tensor, keys: Tensor) -> Tensor:
@@ -87,30 +85,24 @@ def test_large_scores_do_not_overflow() -> None:
 
 
 def test_memory_commutes_with_the_projection() -> None:
-    """W_o ((1 + beta) o - m) + beta b_o = (1 + beta) f - mean(f) with f = W_o o + b_o."""
+    """W_o ((1 + beta) o - m) + beta b_o = (1 + beta) f - mean(f) with f = W_o o + b_o, tick by tick."""
     torch.manual_seed(1)
     branch = TemporalBranch(6, 2, beta=1.3).double()
-    o = torch.randn(9, 1, 4, 6, dtype=torch.float64)
-    f = branch.out(o)
-    mean = torch.zeros(1, 4, 6, dtype=torch.float64)
+    ring = Projected(*(torch.randn(1, 3, 4, 6, dtype=torch.float64) for _ in range(3)))
+    seen, words = torch.ones(1, 3, dtype=torch.bool), torch.ones(2, 5, dtype=torch.bool)
+    mean = torch.zeros(2, 4, 6, dtype=torch.float64)
+    projected: list[Tensor] = []
     for t in range(9):
-        weight = torch.tensor([1.0 / (t + 1)], dtype=torch.float64)
-        expected = 2.3 * f[t] - f[: t + 1].mean(dim=0)
-        torch.testing.assert_close(branch.remember(o[t], mean, weight), expected, atol=1e-12, rtol=1e-12)
-        mean = mean + weight * (o[t] - mean)
-
-
-def test_prefix_mean_starts_when_the_sentence_does() -> None:
-    o = torch.arange(12, dtype=torch.float64).reshape(1, 2, 6)
-    means = prefix_mean(o, torch.tensor([[0, 3]]))
-    assert means[0, 0].tolist() == [0, 0.5, 1, 1.5, 2, 2.5]
-    assert means[0, 1].tolist() == [0, 0, 0, 9, 9.5, 10]
-
-
-def test_cached_memory_of_a_constant_is_beta_times_it() -> None:
-    o = torch.full((2, 3, 4), 5.0)
-    out = cached_memory(o, o.clone(), torch.tensor([0.5, 0.1]), 0.5)
-    torch.testing.assert_close(out, torch.full_like(o, 2.5))
+        present, text = (
+            branch.project(torch.randn(n, k, 6, dtype=torch.float64)) for n, k in ((1, 4), (2, 5))
+        )
+        weight = torch.full((2,), 1.0 / (t + 1), dtype=torch.float64)
+        partial = branch.ring_partial(present, ring, seen)
+        out = branch.step(present, partial, ring, seen, text, words, mean, weight)
+        projected.append(branch.out(out.attended))
+        expected = 2.3 * projected[t] - torch.stack(projected).mean(dim=0)
+        torch.testing.assert_close(out.remembered, expected, atol=1e-12, rtol=1e-12)
+        mean = mean + weight[:, None, None] * (out.attended - mean)
 
 
 def test_band_is_causal_and_bounded() -> None:

@@ -67,20 +67,14 @@ class MaskDecoder(nn.Module):
         predictions = [self._predict(queries)]
         for index, layer in enumerate(self.layers):
             features = memory.level_mask_features[index % self.levels]
-            mask = _attention_mask(predictions[-1].embeddings, features)
-            queries = layer(queries, query_place, memory.keys[index], memory.values[index], mask)
+            logits = predictions[-1].embeddings.detach() @ features.detach()[:, None]  # [B, N, Q, S]
+            queries = layer(queries, query_place, memory.keys[index], memory.values[index], logits)
             predictions.append(self._predict(queries))
         return queries, predictions
 
     def _predict(self, queries: Tensor) -> QueryPrediction:
         x = self.norm(queries)
         return QueryPrediction(self.embedding(x), self.object(x))
-
-
-def _attention_mask(embeddings: Tensor, level_features: Tensor) -> Tensor:
-    """[B, N, Q, S] bool: the pixels a query's own mask covers; all pixels where it covers none."""
-    covered = embeddings.detach() @ level_features.detach()[:, None] >= 0
-    return covered | ~covered.any(dim=-1, keepdim=True)
 
 
 class _Layer(nn.Module):
@@ -96,12 +90,11 @@ class _Layer(nn.Module):
         self.feed_forward = FeedForward(width, config.decoder_hidden, activation=config.decoder_activation)
         self.norm_feed_forward = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, place: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, place: Tensor, keys: Tensor, values: Tensor, logits: Tensor) -> Tensor:
         sentences, queries = x.shape[1:3]
         folded = (x + place).flatten(1, 2)
-        attended = self.cross.attend(folded, keys, values, mask.flatten(1, 2)).unflatten(
-            1, (sentences, queries)
-        )
+        attended = self.cross.attend_where(folded, keys, values, logits.flatten(1, 2))
+        attended = attended.unflatten(1, (sentences, queries))
         x = self.norm_cross(x + attended)
         y = x + place
         x = self.norm_self(x + self.self_attention(y, y, x))

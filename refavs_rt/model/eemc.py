@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from refavs_rt.config import ModelConfig
 from refavs_rt.contract import PYRAMID_STRIDES, graph_specs
-from refavs_rt.kernels.memory_attention import band_mask
+from refavs_rt.kernels.partial_attention import band_mask
 
 from .decoder import MaskDecoder, PresenceHead, QueryPrediction
 from .encoders import audio_encoder, text_encoder, text_projection, visual_encoder
@@ -155,22 +155,21 @@ class EEMC(nn.Module):
         audio_ring = Projected(*(given[f"ring_audio_{part}"][:, :, None] for part in "kkv"))
         text_audio = Projected(*given["text_audio_qkv"].unbind(1))
         partial = self.audio_branch.ring_partial(audio, audio_ring, seen)
-        o_audio, text_heard = self.audio_branch.step(audio, partial, audio_ring, seen, text_audio, text_mask)
-        audio_token = self.audio_branch.remember(o_audio, given["memory_audio"][:, None], weight)
+        mean = given["memory_audio"][:, None]
+        heard = self.audio_branch.step(audio, partial, audio_ring, seen, text_audio, text_mask, mean, weight)
 
         visual = Projected(*(given[f"visual_{part}"] for part in "qkv"))
         visual_ring = Projected(*(given[f"ring_visual_{part}"] for part in "kkv"))
         text_visual = Projected(*given["text_visual_qkv"].unbind(1))
         partial = given["visual_attended"], given["visual_lse"]
-        o_visual, text_seen = self.visual_branch.step(
-            visual, partial, visual_ring, seen, text_visual, text_mask
+        looked = self.visual_branch.step(
+            visual, partial, visual_ring, seen, text_visual, text_mask, given["memory_visual"], weight
         )
-        visual_tokens = self.visual_branch.remember(o_visual, given["memory_visual"], weight)
 
-        text = (given["text"] + text_heard + text_seen) / 3
+        text = (given["text"] + heard.text + looked.text) / 3
         ages = given["ring_age"]
         known = (ages > 0) & (ages <= given["memory_count"][:, None])
-        window = torch.cat([given["ring_audio_tokens"], audio_token], dim=1)
+        window = torch.cat([given["ring_audio_tokens"], heard.remembered], dim=1)
         window_age = torch.cat([ages, torch.zeros_like(ages[:, :1])], dim=1)
         window_seen = torch.cat([known, torch.ones_like(known[:, :1])], dim=1)
         memory = self._pixel_memory(given)
@@ -178,13 +177,19 @@ class EEMC(nn.Module):
             window[None],
             window_age[None],
             window_seen[None],
-            visual_tokens[None],
+            looked.remembered[None],
             text[None],
             text_mask[None],
             memory,
         )
         masks = predictions[-1].mask_logits(memory.mask_features)
-        return masks[0], torch.sigmoid(presence[0]), o_visual, o_audio[:, 0], audio_token[:, 0]
+        return (
+            masks[0],
+            torch.sigmoid(presence[0]),
+            looked.attended,
+            heard.attended[:, 0],
+            heard.remembered[:, 0],
+        )
 
     # Clips
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from refavs_rt.config import ModelConfig
+from refavs_rt.kernels.prompt_attention import prompt_attention
 
 from .layers import Attention, FeedForward, sine_position
 
@@ -81,14 +82,24 @@ class Prompting(nn.Module):
     def forward(self, queries: Tensor, cues: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Prompted queries [M, Q, E] and the mean cue [M, E] of `queries` [Q, E], `cues` [M, K, E], `mask` [M, K]."""
         cues = self.norm(cues)
-        share = mask.to(cues.dtype).unsqueeze(-1)
-        mean = (cues * share).sum(dim=1) / share.sum(dim=1)
-        prompted = queries + torch.sigmoid(self.gate_mean) * mean[:, None]
-        if self.attention is not None and self.gate_attention is not None:
-            asking = queries.expand(cues.shape[0], -1, -1)
-            attended = self.attention(asking, cues, cues, mask[:, None, :])
-            prompted = prompted + torch.sigmoid(self.gate_attention) * attended
-        return prompted, mean
+        attention = self.attention
+        if attention is None or self.gate_attention is None:
+            share = mask.to(cues.dtype).unsqueeze(-1)
+            mean = (cues * share).sum(dim=1) / share.sum(dim=1)
+            return queries + torch.sigmoid(self.gate_mean) * mean[:, None], mean
+        return prompt_attention(
+            queries,
+            attention.q(queries),
+            attention.k(cues),
+            attention.v(cues),
+            cues,
+            mask,
+            attention.out.weight,
+            attention.out.bias,
+            self.gate_attention,
+            self.gate_mean,
+            attention.heads,
+        )
 
 
 _POSITION_CHANNELS = 32

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from refavs_rt.kernels.memory_attention import join_heads, split_heads
+from refavs_rt.kernels.masked_attention import masked_attention
+from refavs_rt.kernels.partial_attention import join_heads, split_heads
 
 
 class ProjectedAttention(nn.Module):
@@ -29,6 +30,11 @@ class ProjectedAttention(nn.Module):
         if mask is not None:
             scores = scores.masked_fill(~mask.unsqueeze(-3), float("-inf"))
         return self.out(join_heads(scores.softmax(dim=-1) @ v))
+
+    def attend_where(self, queries: Tensor, k: Tensor, v: Tensor, logits: Tensor) -> Tensor:
+        """[B, Q, C] over k and v [B, K, C]: each query over the keys where its `logits` [B, Q, K] are 0 or more, over all where
+        none is."""
+        return self.out(masked_attention(self.q(queries), k, v, logits, self.heads))
 
 
 class Attention(ProjectedAttention):

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from refavs_rt.config import IMAGENET_MEAN, IMAGENET_STD, ModelConfig
 from refavs_rt.contract import PYRAMID_STRIDES
+from refavs_rt.kernels.deformable_attention import deformable_attention
 
 from .hub import hub_folder
 from .load_report import LoadReport
@@ -66,7 +67,7 @@ class DeformablePixelDecoder(nn.Module):
         self.decoder = decoder
         encoder: Any = decoder.encoder
         for layer in encoder.layers:
-            layer.self_attn.output_proj = _AdaptedProjection(layer.self_attn.output_proj)
+            layer.self_attn = _DeformableAttention(layer.self_attn)
         self.position = Mask2FormerSinePositionEmbedding(num_position_features=inner // 2, normalize=True)
         self.level = nn.Parameter(torch.randn(len(PYRAMID_STRIDES), inner) * 0.02)
         self.key = nn.ModuleList(nn.Linear(inner, width) for _ in range(config.decoder_layers))
@@ -87,6 +88,42 @@ class DeformablePixelDecoder(nn.Module):
         return PixelMemory(
             keys, values, resized_mask_features(decoded.mask_features, sizes), decoded.mask_features
         )
+
+
+class _DeformableAttention(nn.Module):
+    """transformers' module of the same parameters, its chain of samplings in one op, with the paper's adapter."""
+
+    def __init__(self, theirs: Any) -> None:
+        super().__init__()
+        self.heads, self.levels, self.points = theirs.n_heads, theirs.n_levels, theirs.n_points
+        self.sampling_offsets = theirs.sampling_offsets
+        self.attention_weights = theirs.attention_weights
+        self.value_proj = theirs.value_proj
+        self.output_proj = _AdaptedProjection(theirs.output_proj)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None,
+        encoder_hidden_states: Tensor,
+        position_embeddings: Tensor,
+        reference_points: Tensor,
+        spatial_shapes_list: list[tuple[int, int]],
+        **_: Any,
+    ) -> tuple[Tensor, None]:
+        """As transformers calls it: queries and values [B, S, D], places [B, S, levels, 2]; no weights are given back."""
+        asking = hidden_states + position_embeddings
+        value = self.value_proj(encoder_hidden_states)
+        if attention_mask is not None:
+            value = value.masked_fill(attention_mask[..., None], 0.0)
+        shape = (self.heads, self.levels, self.points)
+        offsets = self.sampling_offsets(asking).unflatten(-1, (*shape, 2))
+        logits = self.attention_weights(asking).unflatten(-1, shape)
+        cells = torch.tensor([[w, h] for h, w in spatial_shapes_list], device=offsets.device)
+        locations = reference_points[:, :, None, :, None] + offsets / cells[:, None]
+        sizes = [side for shape in spatial_shapes_list for side in shape]
+        sampled = deformable_attention(value.unflatten(-1, (self.heads, -1)), sizes, locations, logits)
+        return self.output_proj(sampled), None
 
 
 class _AdaptedProjection(nn.Linear):

@@ -12,14 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from refavs_rt.kernels.memory_attention import (
-    cached_memory,
-    join_heads,
-    merge_partial,
-    partial_attention,
-    prefix_mean,
-    split_heads,
-)
+from refavs_rt.kernels.memory_clip import cumulative_weight, memory_clip
+from refavs_rt.kernels.memory_step import memory_step, ring_attention
 
 
 @dataclass
@@ -29,6 +23,18 @@ class Projected:
     q: Tensor
     k: Tensor
     v: Tensor
+
+
+@dataclass
+class StepAttended:
+    """One branch's outputs at one tick."""
+
+    remembered: Tensor
+    """[N, P, C]: the modality's outputs after the cached memory and the projection."""
+    attended: Tensor
+    """[N, P, C]: o, before both: what a commit takes into the mean."""
+    text: Tensor
+    """[N, L, C]: the sentence's outputs (no memory)."""
 
 
 @dataclass
@@ -57,12 +63,6 @@ class TemporalBranch(nn.Module):
         """Queries, keys and values of `tokens` [..., C]."""
         return Projected(*self.qkv(tokens).chunk(3, dim=-1))
 
-    def remember(self, o: Tensor, mean: Tensor, weight: Tensor) -> Tensor:
-        """f' of the attended output `o` [N, P, C], the previous mean and the weight of the present one [N]."""
-        if not self.memory:
-            return self.out(o)
-        return self._output(cached_memory(o, mean, weight, self.beta))
-
     def clip(
         self, modality: Projected, text: Projected, text_mask: Tensor, band: Tensor, added_at: Tensor
     ) -> ClipAttended:
@@ -75,41 +75,23 @@ class TemporalBranch(nn.Module):
             band: [T, T] bool, True where query tick t sees key tick j.
             added_at: [B, N] int, the first tick of each sentence.
         """
-        heads = self.heads
-        ticks, tokens = modality.q.shape[1:3]
-        sentences, length = text.q.shape[1:3]
-        q, k, v = (
-            split_heads(x.flatten(1, 2), heads) for x in (modality.q, modality.k, modality.v)
-        )  # [B, h, T*P, d]
-        t_q, t_k, t_v = (split_heads(x, heads) for x in (text.q, text.k, text.v))  # [B, N, h, L, d]
-
-        seen = band.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1)
-        o_ring, lse_ring = partial_attention(q, k, v, seen)
-        o_text, lse_text = partial_attention(q[:, None], t_k, t_v, text_mask[:, :, None, None, :])
-        o = join_heads(merge_partial(o_ring[:, None], lse_ring[:, None], o_text, lse_text))
-        o = o.unflatten(2, (ticks, tokens))  # [B, N, T, P, C]
-        if self.memory:
-            remembered = self._output((1.0 + self.beta) * o - prefix_mean(o, added_at))
-        else:
-            remembered = self.out(o)
-
-        # A sentence's queries are the same at every tick, so each tick's keys are attended to once and the partial results
-        # are merged over the band.
-        folded = t_q.transpose(1, 2).flatten(2, 3)  # [B, h, N*L, d]
-        k_ticks, v_ticks = (
-            x.unflatten(2, (ticks, tokens)).transpose(1, 2) for x in (k, v)
-        )  # [B, T, h, P, d]
-        o_tick, lse_tick = partial_attention(folded[:, None], k_ticks, v_ticks)  # [B, T, h, N*L, d]
-        share = lse_tick.unsqueeze(1).masked_fill(
-            ~band[None, :, :, None, None], float("-inf")
-        )  # [B, T, T', h, N*L]
-        lse_band = torch.logsumexp(share, dim=2)
-        o_band = torch.einsum("btjhq,bjhqd->bthqd", (share - lse_band.unsqueeze(2)).exp(), o_tick)
-        o_own, lse_own = partial_attention(t_q, t_k, t_v, text_mask[:, :, None, None, :])  # [B, N, h, L, d]
-        o_band = o_band.unflatten(3, (sentences, length)).permute(0, 3, 1, 2, 4, 5)  # [B, N, T, h, L, d]
-        lse_band = lse_band.unflatten(3, (sentences, length)).permute(0, 3, 1, 2, 4)
-        merged = merge_partial(o_band, lse_band, o_own[:, :, None], lse_own[:, :, None])
-        return ClipAttended(remembered, self.out(join_heads(merged)))
+        weight = cumulative_weight(
+            added_at, modality.q.shape[1], torch.promote_types(text.q.dtype, torch.float32)
+        )
+        inner, text_o = memory_clip(
+            modality.q,
+            modality.k,
+            modality.v,
+            band,
+            text.q,
+            text.k,
+            text.v,
+            text_mask,
+            weight if self.memory else torch.zeros_like(weight),
+            self._beta,
+            self.heads,
+        )
+        return ClipAttended(self._output(inner), self.out(text_o))
 
     def ring_partial(self, present: Projected, ring: Projected, ring_seen: Tensor) -> tuple[Tensor, Tensor]:
         """The present queries over the ring and the present: the part that no sentence changes.
@@ -122,10 +104,7 @@ class TemporalBranch(nn.Module):
         Returns:
             o [B, P, C] and lse [B, h, P].
         """
-        q = split_heads(present.q, self.heads)
-        k, v, mask = self._window(present, ring, ring_seen)
-        o, lse = partial_attention(q, k, v, mask)
-        return join_heads(o), lse
+        return ring_attention(present.q, present.k, present.v, ring.k, ring.v, ring_seen, self.heads)
 
     def step(
         self,
@@ -135,7 +114,9 @@ class TemporalBranch(nn.Module):
         ring_seen: Tensor,
         text: Projected,
         text_mask: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+        mean: Tensor,
+        weight: Tensor,
+    ) -> StepAttended:
         """One tick of N sentences that share a camera.
 
         Args:
@@ -143,37 +124,36 @@ class TemporalBranch(nn.Module):
             partial: what `ring_partial` returned.
             text: [N, L, C] each.
             text_mask: [N, L] bool.
-
-        Returns:
-            o [N, P, C], the modality's attended outputs before memory and projection, and the sentence's outputs [N, L, C].
+            mean: [N, P, C], of the ticks before.
+            weight: [N], of this tick in the mean.
         """
-        heads = self.heads
-        o_ring, lse_ring = partial
-        q = split_heads(present.q, heads)  # [1, h, P, d]
-        t_q, t_k, t_v = (split_heads(x, heads) for x in (text.q, text.k, text.v))  # [N, h, L, d]
-        o_text, lse_text = partial_attention(q, t_k, t_v, text_mask[:, None, None, :])
-        o = join_heads(merge_partial(split_heads(o_ring, heads), lse_ring, o_text, lse_text))
+        if not self.memory:
+            mean, weight = torch.zeros_like(mean), torch.zeros_like(weight)
+        inner, attended, _, text_o = memory_step(
+            present.q[0],
+            present.k[0],
+            present.v[0],
+            ring.k[0],
+            ring.v[0],
+            ring_seen[0],
+            text.q,
+            text.k,
+            text.v,
+            text_mask,
+            mean,
+            weight,
+            self._beta,
+            self.heads,
+            partial[0][0],
+            partial[1][0],
+        )
+        return StepAttended(self._output(inner), attended, self.out(text_o))
 
-        k, v, mask = self._window(present, ring, ring_seen)
-        length = t_q.shape[2]
-        folded = t_q.transpose(0, 1).flatten(1, 2)[None]  # [1, h, N*L, d]
-        o_band, lse_band = partial_attention(folded, k, v, mask)
-        o_band = o_band[0].unflatten(1, (-1, length)).transpose(0, 1)  # [N, h, L, d]
-        lse_band = lse_band[0].unflatten(1, (-1, length)).transpose(0, 1)
-        o_own, lse_own = partial_attention(t_q, t_k, t_v, text_mask[:, None, None, :])
-        return o, self.out(join_heads(merge_partial(o_band, lse_band, o_own, lse_own)))
-
-    def _window(
-        self, present: Projected, ring: Projected, ring_seen: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Keys and values [B, h, (R + 1) * P, d] of the ring and the present, and their mask [B, 1, 1, (R + 1) * P]."""
-        tokens = present.k.shape[1]
-        k = split_heads(torch.cat([ring.k.flatten(1, 2), present.k], dim=1), self.heads)
-        v = split_heads(torch.cat([ring.v.flatten(1, 2), present.v], dim=1), self.heads)
-        seen = torch.cat([ring_seen, torch.ones_like(ring_seen[:, :1])], dim=1)
-        return k, v, seen[:, :, None].expand(-1, -1, tokens).flatten(1)[:, None, None, :]
+    @property
+    def _beta(self) -> float:
+        return self.beta if self.memory else 0.0
 
     def _output(self, inner: Tensor) -> Tensor:
-        """W_o inner + beta b_o: the projection of (1 + beta) o - mean(o)."""
-        weight, bias = self.out.weight, self.out.bias
-        return nn.functional.linear(inner, weight, self.beta * bias)
+        """W_o inner + beta b_o: the projection of (1 + beta) o - mean(o); without memory W_o o + b_o."""
+        share = self.beta if self.memory else 1.0
+        return nn.functional.linear(inner, self.out.weight, share * self.out.bias)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from refavs_rt.config import ModelConfig
-from refavs_rt.kernels.memory_attention import join_heads, split_heads
+from refavs_rt.kernels.partial_attention import join_heads, split_heads
 
 _LAYER_NORM_EPS = 1e-12
 
