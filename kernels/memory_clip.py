@@ -446,7 +446,7 @@ def _visual_kernel(
     means = ()
     if MEMORY:
         for _ in tl.static_range(GROUP):
-            means = means + (tl.zeros([BLOCK_P, D], tl.float32),)  # noqa: RUF005 - Triton knows no starred tuple
+            means = means + (tl.zeros([BLOCK_P, D], tl.float32),)  # type: ignore[assignment]  # noqa: RUF005 - Triton has no starred tuple
 
     for t in range(ticks):
         q = _tile(q_ptr, t * tokens, position, STRIDE_Q, channel, within)
@@ -479,7 +479,7 @@ def _visual_kernel(
             tl.store(lse_ptr + ((bn * HEADS + head) * ticks + t) * tokens + position, lse, mask=valid)
             if MEMORY:
                 mean = means[g] + tl.load(weight_ptr + bn * ticks + t) * (result - means[g])
-                new_means = new_means + (mean,)  # noqa: RUF005
+                new_means = new_means + (mean,)  # type: ignore[assignment]  # noqa: RUF005
                 result = (1.0 + beta) * result - mean
             _store(inner_ptr, (bn * ticks + t) * tokens, position, HEADS * D, channel, valid, result)
         means = new_means

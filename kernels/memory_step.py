@@ -445,25 +445,27 @@ def _launch_step(
     text_o = torch.empty((sentences, words, width), dtype=q.dtype, device=q.device)
     attended = None if in_place else torch.empty_like(inner)
     new_mean = mean if in_place else torch.empty(mean.shape, dtype=mean.dtype, device=q.device)
-    lse = text_lse = None
+    sums: list[Tensor] = []
     if with_lse:
-        lse = torch.empty((sentences, heads, tokens), dtype=torch.float32, device=q.device)
-        text_lse = torch.empty((sentences, heads, words), dtype=torch.float32, device=q.device)
-    partial = partial_o is not None and partial_lse is not None
+        sums = [
+            torch.empty((sentences, heads, rows), dtype=torch.float32, device=q.device)
+            for rows in (tokens, words)
+        ]
+    partial = [x.contiguous() for x in (partial_o, partial_lse) if x is not None]
     _memory_step_kernel[programs, heads, splits](
         q, k, v, ring_k, ring_v, ring_seen.contiguous(), text_q, text_k, text_v, text_mask.contiguous(),
         mean.contiguous(), weight.contiguous(),
-        *((x.contiguous() for x in (partial_o, partial_lse)) if partial else (q, q)),
-        inner, attended, new_mean, text_o, lse, text_lse,
+        *(partial or (q, q)),
+        inner, attended, new_mean, text_o, *(sums or (None, None)),
         *_parts(row, splits, programs * heads, head, q.device),
         tokens, slots, sentences, words, blocks, text_blocks, splits, _scale(head), beta,
         q.stride(0), *ring_k.stride()[:2], *text_q.stride()[:2],
         HEADS=heads, HEAD=head, BLOCK_Q=row.block_q, BLOCK_K=row.block_k, BLOCK_L=_block_l(words),
-        HAS_PARTIAL=partial, **row.options,
+        HAS_PARTIAL=bool(partial), **row.options,
     )  # fmt: skip
-    if with_lse:
-        return lse, text_lse
-    return (inner, text_o) if in_place else (inner, attended, new_mean, text_o)
+    if sums:
+        return tuple(sums)
+    return (inner, text_o) if attended is None else (inner, attended, new_mean, text_o)
 
 
 def _splits(row: Launch, programs: int, tokens: int, slots: int, device: torch.device) -> int:
@@ -552,8 +554,8 @@ def _ring_backward_op(
     do: Tensor, dlse: Tensor, q: Tensor, k: Tensor, v: Tensor, ring_k: Tensor, ring_v: Tensor, ring_seen: Tensor,
     heads: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    def forward(*tensors: Tensor) -> tuple[Tensor, Tensor]:
-        return ring_attention_reference(*tensors, ring_seen, heads)
+    def forward(q: Tensor, k: Tensor, v: Tensor, ring_k: Tensor, ring_v: Tensor) -> tuple[Tensor, Tensor]:
+        return ring_attention_reference(q, k, v, ring_k, ring_v, ring_seen, heads)
 
     dq, dk, dv, dring_k, dring_v = _pulled_back(forward, (q, k, v, ring_k, ring_v), (do, dlse))
     return dq, dk, dv, dring_k, dring_v
@@ -625,7 +627,7 @@ def _pulled_back(
     forward: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor], grads: tuple[Tensor, ...]
 ) -> list[Tensor]:
     """Gradients of `inputs` through a reference, from those of its outputs."""
-    _, pull = torch.func.vjp(forward, *inputs)
+    pull = torch.func.vjp(forward, *inputs)[1]
     return [x.clone(memory_format=torch.contiguous_format) for x in pull(grads)]
 
 
@@ -760,11 +762,13 @@ def unfused_cost(
     width = heads * head_size
     ring, text = (slots, tokens, width), (sentences, words, width)
     shapes = [(tokens, width)] * 3, [ring] * 2, [text] * 3, [(sentences, tokens, width), (sentences,)]
-    present, past, texts, memory = ([torch.empty(s, device="meta") for s in group] for group in shapes)
+    empty: list[Any] = [[torch.empty(s, device="meta") for s in group] for group in shapes]
+    present, past, texts, memory = empty
     masks = [torch.empty(s, dtype=torch.bool, device="meta") for s in ((slots,), (sentences, words))]
     given = [torch.empty(s, device="meta") for s in ((tokens, width), (heads, tokens)) if partial]
+    arguments = [*present, *past, masks[0], *texts, masks[1], *memory, 1.0, heads, *given]
     with _Counted(itemsize) as counted:
-        memory_step_reference(*present, *past, masks[0], *texts, masks[1], *memory, 1.0, heads, *given)
+        memory_step_reference(*arguments)
     return counted.cost()
 
 
@@ -782,10 +786,10 @@ def unfused_ring_cost(
 ) -> Cost:
     """What the operators of `ring_attention_reference` do, counted as `unfused_cost` does."""
     present, ring = (cameras, tokens, heads * head_size), (cameras, slots, tokens, heads * head_size)
-    tensors = [torch.empty(s, device="meta") for s in (present, present, present, ring, ring)]
+    q, k, v, ring_k, ring_v = (torch.empty(s, device="meta") for s in (present, present, present, ring, ring))
     seen = torch.empty((cameras, slots), dtype=torch.bool, device="meta")
     with _Counted(itemsize) as counted:
-        ring_attention_reference(*tensors, seen, heads)
+        ring_attention_reference(q, k, v, ring_k, ring_v, seen, heads)
     return counted.cost()
 
 

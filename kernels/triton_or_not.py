@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,10 +14,7 @@ def _undecorated(function: Any = None, **_: Any) -> Any:
     return function if function is not None else _undecorated
 
 
-triton: Any
-tl: Any
-try:
-    import triton
-    import triton.language as tl
-except ModuleNotFoundError:
-    triton, tl = SimpleNamespace(jit=_undecorated), SimpleNamespace(constexpr=int)
+triton: Any = SimpleNamespace(jit=_undecorated)
+tl: Any = SimpleNamespace(constexpr=int)
+with suppress(ModuleNotFoundError):
+    triton, tl = import_module("triton"), import_module("triton.language")

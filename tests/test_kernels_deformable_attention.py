@@ -167,7 +167,7 @@ def check(inputs: Inputs, form: str) -> None:
     generator = torch.Generator().manual_seed(0)
     do = torch.randn(expected.shape, generator=generator, dtype=torch.float64).to(dtype)
     given = following(inputs)
-    with forced(form):  # type: ignore[arg-type]
+    with forced(form):
         o = deformable_attention(*given)
         found = gradients(o, do.to(o.device), given)
     assert o.dtype == dtype
@@ -228,7 +228,8 @@ def test_kernel(
     *shape, dtype, block_q = case
     needs_type(dtype, kernel_device)
     cut(block_q)
-    check(make_inputs(*shape, dtype, kernel_device), "kernel")
+    arguments: list[Any] = [*shape, dtype, kernel_device]
+    check(make_inputs(*arguments), "kernel")
 
 
 @pytest.mark.kernels_all
@@ -301,7 +302,7 @@ def test_ops_keep_torchs_rules(form: str, kernel_device: torch.device, cut: Call
     shape = ("plain", 1, 2, 1, 16, [2, 3], 1, torch.float32)
     device = "cpu" if form == "reference" else kernel_device
     inputs = following(make_inputs(*shape, device=device))
-    with forced(form):  # type: ignore[arg-type]
+    with forced(form):
         torch.library.opcheck(torch.ops.refavs.deformable_attention.default, inputs)
         given = make_inputs(*shape, device=device)
         o = deformable_attention(*given)
@@ -431,8 +432,9 @@ def test_backward_reference_is_what_autograd_derives() -> None:
     inputs = following(make_inputs(*TINY, torch.float64))
     o = deformable_attention_reference(*inputs)
     do = torch.randn_like(o)
+    value, sizes, locations, logits = inputs
     found = deformable_attention_backward_reference(
-        do, *(x if isinstance(x, list) else x.detach() for x in inputs), o
+        do, value.detach(), sizes, locations.detach(), logits.detach(), o
     )
     for gradient, correct in zip(found, gradients(o, do, inputs), strict=True):
         assert_near(gradient, correct, 1e-12)
