@@ -114,33 +114,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def compiled(compilation: Compilation, capability: int) -> Resources:
     """Compile one kernel for a compute capability, such as 87, and read its machine code.
 
-    As at a launch, pointers and strides are taken to be multiples of 16; counts, which the kernels do not specialise, are any
-    number.
-
     Raises:
         Whatever Triton's compiler raises of a kernel that it cannot compile.
     """
-    import triton
     from triton import knobs
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
 
-    names = list(compilation.kernel.arg_names)
-    signature = {name: compilation.signature.get(name, "constexpr") for name in names}
-    constants = {(names.index(name),): value for name, value in compilation.constants.items()}
-    general = {parameter.name for parameter in compilation.kernel.params if parameter.do_not_specialize}
-    aligned = {
-        (i,): [["tt.divisibility", 16]]
-        for i, name in enumerate(names)
-        if signature[name].startswith("*") or (name.startswith("stride_") and name not in general)
-    }
-    source = ASTSource(compilation.kernel, signature, constants, aligned)
     log = io.StringIO()
     knobs.nvidia.dump_ptxas_log = True
     with contextlib.redirect_stdout(log):
-        kernel = triton.compile(
-            source, target=GPUTarget("cuda", capability, 32), options=compilation.launch.options
-        )
+        kernel = built(compilation, capability)
     spills = re.findall(r"(\d+) bytes spill (?:stores|loads)", log.getvalue())
     registers = re.search(r"Used (\d+) registers", log.getvalue())
     if registers is None or not spills:
@@ -158,6 +140,30 @@ def compiled(compilation: Compilation, capability: int) -> Resources:
         sum(count for name, count in instructions.items() if _MATRIX.fullmatch(name)),
         compilation.multiplies,
     )
+
+
+def built(compilation: Compilation, capability: int) -> Any:
+    """Triton's compiled kernel, with `asm["ptx"]` and `asm["cubin"]`.
+
+    As at a launch, pointers and strides are taken to be multiples of 16; counts, which the kernels do not specialise, are any
+    number.
+    """
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    names = list(compilation.kernel.arg_names)
+    signature = {name: compilation.signature.get(name, "constexpr") for name in names}
+    constants = {(names.index(name),): value for name, value in compilation.constants.items()}
+    general = {parameter.name for parameter in compilation.kernel.params if parameter.do_not_specialize}
+    aligned = {
+        (i,): [["tt.divisibility", 16]]
+        for i, name in enumerate(names)
+        if signature[name].startswith("*") or (name.startswith("stride_") and name not in general)
+    }
+    source = ASTSource(compilation.kernel, signature, constants, aligned)
+    target = GPUTarget("cuda", capability, 32)
+    return triton.compile(source, target=target, options=compilation.launch.options)
 
 
 def _instructions(cubin: bytes) -> Counter[str]:

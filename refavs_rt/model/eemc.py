@@ -154,9 +154,8 @@ class EEMC(nn.Module):
         audio = Projected(*(given[f"audio_{part}"][:, None] for part in "qkv"))
         audio_ring = Projected(*(given[f"ring_audio_{part}"][:, :, None] for part in "kkv"))
         text_audio = Projected(*given["text_audio_qkv"].unbind(1))
-        partial = self.audio_branch.ring_partial(audio, audio_ring, seen)
         mean = given["memory_audio"][:, None]
-        heard = self.audio_branch.step(audio, partial, audio_ring, seen, text_audio, text_mask, mean, weight)
+        heard = self.audio_branch.step(audio, None, audio_ring, seen, text_audio, text_mask, mean, weight)
 
         visual = Projected(*(given[f"visual_{part}"] for part in "qkv"))
         visual_ring = Projected(*(given[f"ring_visual_{part}"] for part in "kkv"))

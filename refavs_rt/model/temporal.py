@@ -109,7 +109,7 @@ class TemporalBranch(nn.Module):
     def step(
         self,
         present: Projected,
-        partial: tuple[Tensor, Tensor],
+        partial: tuple[Tensor, Tensor] | None,
         ring: Projected,
         ring_seen: Tensor,
         text: Projected,
@@ -121,7 +121,7 @@ class TemporalBranch(nn.Module):
 
         Args:
             present, ring, ring_seen: as in `ring_partial`, with B = 1.
-            partial: what `ring_partial` returned.
+            partial: what `ring_partial` returned, or None to have it made here, in the same launch.
             text: [N, L, C] each.
             text_mask: [N, L] bool.
             mean: [N, P, C], of the ticks before.
@@ -129,6 +129,7 @@ class TemporalBranch(nn.Module):
         """
         if not self.memory:
             mean, weight = torch.zeros_like(mean), torch.zeros_like(weight)
+        partial_o, partial_lse = (None, None) if partial is None else (partial[0][0], partial[1][0])
         inner, attended, _, text_o = memory_step(
             present.q[0],
             present.k[0],
@@ -144,8 +145,8 @@ class TemporalBranch(nn.Module):
             weight,
             self._beta,
             self.heads,
-            partial[0][0],
-            partial[1][0],
+            partial_o,
+            partial_lse,
         )
         return StepAttended(self._output(inner), attended, self.out(text_o))
 
