@@ -33,7 +33,8 @@ from torch import Tensor
 
 from . import launch as launches
 from .dispatch import called, runs_kernel
-from .launch import Compilation, Cost, Launch
+from .launch import Compilation, Cost
+from .online_softmax import attend, merge, parts_of, splits_of
 from .partial_attention import join_heads, partial_attention, split_heads
 from .triton_or_not import tl, triton
 
@@ -124,22 +125,14 @@ def _walk(
         at = pixel[:, None] * width + channels[None, :]
         k = tl.load(k_ptr + at, mask=inside[:, None], other=0.0)
         v = tl.load(v_ptr + at, mask=inside[:, None], other=0.0)
-        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-        scores = tl.where(seen, scores, float("-inf"))
-        higher = tl.maximum(top, tl.max(scores, 1))
-        base = tl.where(higher == float("-inf"), 0.0, higher)  # a row may have seen nothing yet
-        p = tl.exp2(scores - base[:, None])
-        rescale = tl.exp2(top - base)
-        total = total * rescale + tl.sum(p, 1)
-        o = tl.dot(p.to(v.dtype), v, o * rescale[:, None], input_precision="ieee")
-        top = higher
+        top, total, o = attend(q, k, v, seen, top, total, o, scale)
     return top, total, o
 
 
 @triton.jit(do_not_specialize=["queries", "pixels", "splits"])
 def _masked_attention_kernel(
     q_ptr, k_ptr, v_ptr, logits_ptr, o_ptr, lse_ptr, open_ptr,
-    part_top_ptr, part_total_ptr, part_o_ptr, arrived_ptr,
+    parts_ptr, arrived_ptr,
     queries, pixels, splits, scale,
     HEADS: tl.constexpr, HEAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
     SPLIT: tl.constexpr,
@@ -171,30 +164,9 @@ def _masked_attention_kernel(
     last = True
     if SPLIT:
         group = (frame * HEADS + head) * tl.num_programs(1) + tl.program_id(1)
-        mine = (group * splits + split) * BLOCK_Q + local
-        tl.store(part_top_ptr + mine, top)
-        tl.store(part_total_ptr + mine, total)
-        tl.store(part_o_ptr + mine[:, None] * HEAD + channels[None, :], o)
-        tl.debug_barrier()  # all threads of the program have stored before one of them says so
-        last = tl.atomic_add(arrived_ptr + group, 1, sem="acq_rel", scope="gpu") == splits - 1
-        if last:
-            top = tl.full([BLOCK_Q], float("-inf"), tl.float32)
-            total = tl.zeros([BLOCK_Q], tl.float32)
-            o = tl.zeros([BLOCK_Q, HEAD], tl.float32)
-            for part in range(splits):
-                theirs = (group * splits + part) * BLOCK_Q + local
-                part_top = tl.load(part_top_ptr + theirs, cache_modifier=".cg")
-                part_total = tl.load(part_total_ptr + theirs, cache_modifier=".cg")
-                part_o = tl.load(
-                    part_o_ptr + theirs[:, None] * HEAD + channels[None, :], cache_modifier=".cg"
-                )
-                higher = tl.maximum(top, part_top)
-                base = tl.where(higher == float("-inf"), 0.0, higher)
-                rescale = tl.exp2(top - base)
-                part_rescale = tl.exp2(part_top - base)
-                total = total * rescale + part_total * part_rescale
-                o = o * rescale[:, None] + part_o * part_rescale[:, None]
-                top = higher
+        last, top, total, o = merge(
+            top, total, o, parts_ptr, arrived_ptr, group, split, splits, HEAD, BLOCK_Q
+        )
     if last:
         is_open = inside & (total == 0.0)
         if tl.max(is_open.to(tl.int32), 0) > 0:
@@ -306,32 +278,17 @@ def _forward(q: Tensor, k: Tensor, v: Tensor, logits: Tensor, heads: int) -> tup
     head = width // heads
     row = launches.launch_of("masked_attention", head, q.dtype, q.device)
     grid_q = triton.cdiv(queries, row.block_q)
-    splits = _splits(row, frames * heads * grid_q, triton.cdiv(pixels, row.block_k), q.device)
+    splits = splits_of(row, 1, frames * heads * grid_q, triton.cdiv(pixels, row.block_k), q.device)
     o = torch.empty_like(q)
     lse = torch.empty((frames, heads, queries), dtype=torch.float32, device=q.device)
     is_open = torch.empty((frames, queries), dtype=torch.bool, device=q.device)
-    parts: tuple[Tensor | None, ...] = None, None, None, None
-    if splits > 1:
-        groups = frames * heads * grid_q
-        sums = torch.empty((2, groups * splits * row.block_q), dtype=torch.float32, device=q.device)
-        part_o = torch.empty((groups * splits * row.block_q, head), dtype=torch.float32, device=q.device)
-        parts = *sums, part_o, torch.zeros(groups, dtype=torch.int32, device=q.device)
+    parts = parts_of(row, splits, frames * heads * grid_q, head, q.device)
     _masked_attention_kernel[heads, grid_q, frames * splits](
         q, k, v, logits, o, lse, is_open, *parts, queries, pixels, splits, _scale(head) * math.log2(math.e),
         HEADS=heads, HEAD=head, BLOCK_Q=row.block_q, BLOCK_K=row.block_k, SPLIT=splits > 1,
         **row.options,
     )  # fmt: skip
     return o, lse, is_open
-
-
-def _splits(row: Launch, programs: int, blocks: int, device: torch.device) -> int:
-    """Parts that the pixels are cut into: as many as give each multiprocessor a program, at most the table's, none empty."""
-    splits = row.splits
-    if device.type == "cuda":
-        processors = torch.cuda.get_device_properties(device).multi_processor_count
-        splits = min(splits, processors // programs)
-    share = triton.cdiv(blocks, max(1, min(splits, blocks)))
-    return int(triton.cdiv(blocks, share))
 
 
 def _backward(
@@ -453,7 +410,7 @@ def compilations() -> list[Compilation]:
 
     That has 8 heads of 32; the 6 of `edge` only change by how much addresses grow.
     """
-    parts = {"part_top_ptr": "*fp32", "part_total_ptr": "*fp32", "part_o_ptr": "*fp32", "arrived_ptr": "*i32"}
+    parts = {"parts_ptr": "*fp32", "arrived_ptr": "*i32"}
     variants: list[tuple[str, Any, str, dict[str, Any]]] = [
         ("masked_attention", _masked_attention_kernel, "", {"SPLIT": False, **dict.fromkeys(parts)}),
         ("masked_attention", _masked_attention_kernel, " split", {"SPLIT": True}),
@@ -474,7 +431,7 @@ def compilations() -> list[Compilation]:
                     **dict.fromkeys(("queries", "pixels", "splits"), "i32"),
                     "open_ptr": "*i1",
                     "scale": "fp32",
-                    **({} if "part_o_ptr" in flags else parts),
+                    **({} if "parts_ptr" in flags else parts),
                 }
                 constants = {
                     "HEADS": 8,

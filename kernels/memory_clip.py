@@ -68,6 +68,7 @@ from torch import Tensor
 from . import launch as launches
 from .dispatch import called, runs_kernel
 from .launch import Compilation, Cost, Launch
+from .online_softmax import attend
 from .partial_attention import join_heads, merge_partial, partial_attention, split_heads
 from .triton_or_not import tl, triton
 
@@ -408,20 +409,6 @@ def _bounds(flags, index, size):
     return tl.min(tl.where(flags != 0, index, size), 0), tl.max(tl.where(flags != 0, index + 1, 0), 0)
 
 
-@triton.jit
-def _attend(q, k, v, keep, top, total, acc, scale):
-    """One block of keys into the online softmax, base 2, of a block of queries."""
-    scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-    scores = tl.where(keep[None, :], scores, float("-inf"))
-    new_top = tl.maximum(top, tl.max(scores, 1))
-    base = tl.where(new_top == float("-inf"), 0.0, new_top)
-    p = tl.exp2(scores - base[:, None])
-    rescale = tl.exp2(top - base)
-    total = total * rescale + tl.sum(p, 1)
-    acc = acc * rescale[:, None] + tl.dot(p.to(v.dtype), v, input_precision="ieee")
-    return new_top, total, acc
-
-
 @triton.jit(do_not_specialize=["ticks", "sentences", "tokens", "length"])
 def _visual_kernel(
     q_ptr, k_ptr, v_ptr, seen_ptr, text_k_ptr, text_v_ptr, text_mask_ptr, weight_ptr, beta_ptr, inner_ptr, lse_ptr,
@@ -461,7 +448,7 @@ def _visual_kernel(
             keep = tl.load(seen_ptr + t * ticks + key // tokens, mask=keep, other=0) != 0
             k = _tile(k_ptr, 0, key, STRIDE_K, channel, keep)
             v = _tile(v_ptr, 0, key, STRIDE_V, channel, keep)
-            top, total, acc = _attend(q, k, v, keep, top, total, acc, scale)
+            top, total, acc = attend(q, k, v, keep[None, :], top, total, acc, scale)
 
         new_means = ()
         for g in tl.static_range(GROUP):
@@ -472,7 +459,7 @@ def _visual_kernel(
                 keep = tl.load(text_mask_ptr + bn * length + word, mask=word < length, other=0) != 0
                 k = _tile(text_k_ptr, bn * length, word, STRIDE_TEXT_K, channel, keep)
                 v = _tile(text_v_ptr, bn * length, word, STRIDE_TEXT_V, channel, keep)
-                n_top, n_total, n_acc = _attend(q, k, v, keep, n_top, n_total, n_acc, scale)
+                n_top, n_total, n_acc = attend(q, k, v, keep[None, :], n_top, n_total, n_acc, scale)
             result = n_acc / n_total[:, None]
             valid = position < tl.where(first + g < sentences, tokens, 0)
             lse = (n_top + tl.log2(n_total)) * _LN_2
@@ -540,7 +527,7 @@ def _text_kernel(
         keep = tl.load(text_mask_ptr + bn * length + word, mask=word < length, other=0) != 0
         k = _tile(text_k_ptr, bn * length, word, STRIDE_TEXT_K, channel, keep)
         v = _tile(text_v_ptr, bn * length, word, STRIDE_TEXT_V, channel, keep)
-        own_top, own_total, own_acc = _attend(q, k, v, keep, own_top, own_total, own_acc, scale)
+        own_top, own_total, own_acc = attend(q, k, v, keep[None, :], own_top, own_total, own_acc, scale)
 
     top = tl.full([BLOCK_Q], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_Q], tl.float32)
@@ -562,7 +549,7 @@ def _text_kernel(
             keep = fresh * (1 - tl.load(now_ptr - ticks + tick_of_key, mask=old, other=0).to(tl.int32)) != 0
             k = _tile(k_ptr, 0, key, STRIDE_K, channel, keep)
             v = _tile(v_ptr, 0, key, STRIDE_V, channel, keep)
-            top, total, acc = _attend(q, k, v, keep, top, total, acc, scale)
+            top, total, acc = attend(q, k, v, keep[None, :], top, total, acc, scale)
         high = tl.maximum(top, own_top)
         ring, own = tl.exp2(top - high), tl.exp2(own_top - high)
         whole = total * ring + own_total * own

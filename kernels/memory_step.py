@@ -48,6 +48,7 @@ from torch.utils._pytree import tree_leaves
 from . import launch as launches
 from .dispatch import called, runs_kernel
 from .launch import Compilation, Cost, Launch
+from .online_softmax import attend, merge, parts_of, splits_of
 from .partial_attention import join_heads, merge_partial, partial_attention, split_heads
 from .triton_or_not import tl, triton
 
@@ -206,20 +207,6 @@ def _wide(x: Tensor) -> Tensor:
 
 
 @triton.jit
-def _attend(q, k, v, seen, top, total, o, scale):
-    """One block of keys taken into the running maximum `top` of the scores in base 2, the sum of weights and that of values."""
-    scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-    scores = tl.where(seen[None, :], scores, float("-inf"))
-    higher = tl.maximum(top, tl.max(scores, 1))
-    base = tl.where(higher == float("-inf"), 0.0, higher)  # -inf minus -inf would be no number
-    p = tl.exp2(scores - base[:, None])
-    rescale = tl.exp2(top - base)
-    total = total * rescale + tl.sum(p, 1)
-    o = tl.dot(p.to(v.dtype), v, o * rescale[:, None], input_precision="ieee")
-    return higher, total, o
-
-
-@triton.jit
 def _walk(
     q, k_ptr, v_ptr, ring_k_ptr, ring_v_ptr, ring_seen_ptr, tokens, slots, split, splits, scale,
     stride_token, stride_slot, stride_ring_token,
@@ -245,43 +232,8 @@ def _walk(
         at = at[:, None] + channel[None, :]
         k = tl.load(tl.where(present, k_ptr, ring_k_ptr) + at, mask=seen[:, None], other=0.0)
         v = tl.load(tl.where(present, v_ptr, ring_v_ptr) + at, mask=seen[:, None], other=0.0)
-        top, total, o = _attend(q, k, v, seen, top, total, o, scale)
+        top, total, o = attend(q, k, v, seen[None, :], top, total, o, scale)
     return top, total, o
-
-
-@triton.jit
-def _merge(
-    top, total, o, parts_ptr, arrived_ptr, group, split, splits,
-    HEAD: tl.constexpr, BLOCK_Q: tl.constexpr,
-):  # fmt: skip
-    """Leave one split's part of a block of queries among `parts`, [groups, splits, (HEAD + 2) * BLOCK_Q]: o, top, total. The last
-    to arrive gets True and all parts merged, in their order."""
-    part_size: tl.constexpr = (HEAD + 2) * BLOCK_Q
-    row = tl.arange(0, BLOCK_Q)
-    of_o = parts_ptr + group * splits * part_size + row[:, None] * HEAD + tl.arange(0, HEAD)[None, :]
-    of_top = parts_ptr + group * splits * part_size + HEAD * BLOCK_Q + row
-    of_total = of_top + BLOCK_Q
-    tl.store(of_o + split * part_size, o)
-    tl.store(of_top + split * part_size, top)
-    tl.store(of_total + split * part_size, total)
-    tl.debug_barrier()  # all threads of the program have stored before one of them says so
-    last = tl.atomic_add(arrived_ptr + group, 1, sem="acq_rel", scope="gpu") == splits - 1
-    if last:
-        top = tl.full([BLOCK_Q], float("-inf"), tl.float32)
-        total = tl.zeros([BLOCK_Q], tl.float32)
-        o = tl.zeros([BLOCK_Q, HEAD], tl.float32)
-        for part in range(splits):
-            part_o = tl.load(of_o + part * part_size, cache_modifier=".cg")
-            part_top = tl.load(of_top + part * part_size, cache_modifier=".cg")
-            part_total = tl.load(of_total + part * part_size, cache_modifier=".cg")
-            higher = tl.maximum(top, part_top)
-            base = tl.where(higher == float("-inf"), 0.0, higher)
-            rescale = tl.exp2(top - base)
-            part_rescale = tl.exp2(part_top - base)
-            total = total * rescale + part_total * part_rescale
-            o = o * rescale[:, None] + part_o * part_rescale[:, None]
-            top = higher
-    return last, top, total, o
 
 
 @triton.jit(do_not_specialize=["tokens", "slots", "blocks"])
@@ -309,7 +261,7 @@ def _memory_ring_kernel(
     last = True
     if splits > 1:
         group = head * tl.num_programs(0) + tl.program_id(0)
-        last, top, total, o = _merge(
+        last, top, total, o = merge(
             top, total, o, parts_ptr, arrived_ptr, group, split, splits, HEAD, BLOCK_Q
         )
     if last:
@@ -364,7 +316,7 @@ def _memory_step_kernel(
         )  # fmt: skip
         if splits > 1:
             group = head * tl.num_programs(0) + program
-            last, top, total, o = _merge(
+            last, top, total, o = merge(
                 top, total, o, parts_ptr, arrived_ptr, group, split, splits, HEAD, BLOCK_Q
             )
     if last:
@@ -376,7 +328,7 @@ def _memory_step_kernel(
             at = n * stride_sentence + word[:, None] * stride_word + channel[None, :]
             k = tl.load(text_k_ptr + at, mask=known[:, None], other=0.0)
             v = tl.load(text_v_ptr + at, mask=known[:, None], other=0.0)
-            own_top, own_total, own_o = _attend(q, k, v, known, top, total, o, scale)
+            own_top, own_total, own_o = attend(q, k, v, known[None, :], top, total, o, scale)
             own_o = own_o / own_total[:, None]
 
             at = (n * rows + row)[:, None] * width + channel[None, :]
@@ -408,12 +360,12 @@ def _launch_ring(
     head = width // heads
     row = launches.launch_of("memory_ring", head, q.dtype, q.device)
     blocks = triton.cdiv(tokens, row.block_q)
-    splits = _splits(row, cameras * blocks * heads, tokens, slots, q.device)
+    splits = splits_of(row, 2, cameras * blocks * heads, _key_blocks(row, tokens, slots), q.device)
     o = torch.empty((cameras, tokens, width), dtype=q.dtype, device=q.device)
     lse = torch.empty((cameras, heads, tokens), dtype=torch.float32, device=q.device)
     _memory_ring_kernel[cameras * blocks, heads, splits](
         q, k, v, ring_k, ring_v, ring_seen.contiguous(), o, lse,
-        *_parts(row, splits, cameras * blocks * heads, head, q.device),
+        *parts_of(row, splits, cameras * blocks * heads, head, q.device),
         tokens, slots, blocks, splits, _scale(head), *q.stride()[:2], *ring_k.stride()[:3],
         HEADS=heads, HEAD=head, BLOCK_Q=row.block_q, BLOCK_K=row.block_k,
         **row.options,
@@ -440,7 +392,7 @@ def _launch_step(
     row = launches.launch_of("memory_step_visual", head, q.dtype, q.device)
     blocks, text_blocks = triton.cdiv(tokens, row.block_q), triton.cdiv(words, row.block_q)
     programs = blocks + sentences * text_blocks
-    splits = _splits(row, programs * heads, tokens, slots, q.device)
+    splits = splits_of(row, 2, programs * heads, _key_blocks(row, tokens, slots), q.device)
     inner = torch.empty((sentences, tokens, width), dtype=q.dtype, device=q.device)
     text_o = torch.empty((sentences, words, width), dtype=q.dtype, device=q.device)
     attended = None if in_place else torch.empty_like(inner)
@@ -457,7 +409,7 @@ def _launch_step(
         mean.contiguous(), weight.contiguous(),
         *(partial or (q, q)),
         inner, attended, new_mean, text_o, *(sums or (None, None)),
-        *_parts(row, splits, programs * heads, head, q.device),
+        *parts_of(row, splits, programs * heads, head, q.device),
         tokens, slots, sentences, words, blocks, text_blocks, splits, _scale(head), beta,
         q.stride(0), *ring_k.stride()[:2], *text_q.stride()[:2],
         HEADS=heads, HEAD=head, BLOCK_Q=row.block_q, BLOCK_K=row.block_k, BLOCK_L=_block_l(words),
@@ -468,27 +420,9 @@ def _launch_step(
     return (inner, text_o) if attended is None else (inner, attended, new_mean, text_o)
 
 
-def _splits(row: Launch, programs: int, tokens: int, slots: int, device: torch.device) -> int:
-    """Parts that the keys are cut into: as many as give each multiprocessor two programs, at most the table's, none empty."""
-    splits = row.splits
-    if device.type == "cuda":
-        processors = torch.cuda.get_device_properties(device).multi_processor_count
-        splits = min(splits, 2 * processors // programs)
-    blocks = triton.cdiv(slots * tokens, row.block_k) + triton.cdiv(tokens, row.block_k)
-    share = triton.cdiv(blocks, max(1, min(splits, blocks)))
-    return int(triton.cdiv(blocks, share))
-
-
-def _parts(
-    row: Launch, splits: int, groups: int, head: int, device: torch.device
-) -> tuple[Tensor | None, Tensor | None]:
-    """Room for the splits' parts, and a counter of arrivals for each group of splits."""
-    if splits == 1:
-        return None, None
-    parts = torch.empty((groups, splits, (head + 2) * row.block_q), dtype=torch.float32, device=device)
-    # Zeroed anew at each call, so in each replay of a CUDA graph too, and for each stream. Counters that outlive a call would
-    # save this, but could come to lie in the memory pool of a graph that is being recorded.
-    return parts, torch.zeros(groups, dtype=torch.int32, device=device)
+def _key_blocks(row: Launch, tokens: int, slots: int) -> int:
+    """Of the ring and of the present, as `_walk` counts them."""
+    return int(triton.cdiv(slots * tokens, row.block_k) + triton.cdiv(tokens, row.block_k))
 
 
 def _alike(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -42,6 +42,7 @@ from torch.nn import functional
 from . import launch as launches
 from .dispatch import called, runs_kernel
 from .launch import Compilation, Cost
+from .online_softmax import attend
 from .partial_attention import join_heads, partial_attention, split_heads
 from .triton_or_not import tl, triton
 
@@ -181,15 +182,7 @@ def _prompt_kernel(
             of_cue = cue[:, None] * width + head * HEAD + channels[None, :]
             k = tl.load(k_ptr + of_cue, mask=there[:, None], other=0.0)
             v = tl.load(v_ptr + cue[:, None] * width + columns[None, :], mask=there[:, None], other=0.0)
-            scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-            scores = tl.where(there[None, :], scores, float("-inf"))
-            higher = tl.maximum(top, tl.max(scores, 1))
-            base = tl.where(higher == float("-inf"), 0.0, higher)  # a first block may hold no cue
-            p = tl.exp2(scores - base[:, None])
-            rescale = tl.exp2(top - base)
-            total = total * rescale + tl.sum(p, 1)
-            o = tl.dot(p.to(v.dtype), v, o * rescale[:, None], input_precision="ieee")
-            top = higher
+            top, total, o = attend(q, k, v, there[None, :], top, total, o, scale)
         lse = top * _LN_2 + tl.log(total)
         tl.store(lse_ptr + (item * HEADS + head) * queries + rows, lse, mask=inside)
         o = o / total[:, None]
