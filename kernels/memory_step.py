@@ -389,7 +389,7 @@ def _launch_step(
     text_q, text_k, text_v = _alike(text_q, text_k, text_v)
     (tokens, width), slots, (sentences, words, _) = q.shape, ring_k.shape[0], text_q.shape
     head = width // heads
-    row = launches.launch_of("memory_step_visual", head, q.dtype, q.device)
+    row = launches.launch_of("memory_step", head, q.dtype, q.device)
     blocks, text_blocks = triton.cdiv(tokens, row.block_q), triton.cdiv(words, row.block_q)
     programs = blocks + sentences * text_blocks
     splits = splits_of(row, 2, programs * heads, _key_blocks(row, tokens, slots), q.device)
@@ -781,7 +781,7 @@ def _ring_compilations() -> Iterator[Compilation]:
 
 
 def _step_compilations() -> Iterator[Compilation]:
-    for kind, head, row in _rows("memory_step_visual"):
+    for kind, head, row in _rows("memory_step"):
         signature = {
             **_pointers(kind, "q k v ring_k ring_v text_q text_k text_v partial_o inner attended text_o"),
             **_pointers("i1", "ring_seen text_mask"),
