@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo core dev test bench kernels-all kernels-aot check fix clean distclean
+.PHONY: help demo core dev test bench kernels-all kernels-aot gpu check fix clean distclean
 
 # A Python to make .venv with; unset, a suitable one is looked for: make demo PYTHON=/path/to/python3.12
 PYTHON ?=
@@ -40,6 +40,9 @@ kernels-all: dev ## the kernels' tests in every combination, in Triton's interpr
 
 kernels-aot: dev ## compile every kernel for every card, with no GPU, and check registers and shared memory
 	@$(BIN)/python -m refavs_rt.kernels.aot $(ARGS)
+
+gpu: ## on a machine with a GPU, installing nothing: the kernels' tests there, and their figures: gpu-results/
+	@PYTHONPATH=. $(or $(PYTHON),python3) -m benchmarks.gpu $(ARGS)
 
 check: dev ## ruff, mypy, clang-format; changes nothing
 	@$(BIN)/ruff check $(PY_SOURCES)

@@ -75,9 +75,8 @@ class DeformablePixelDecoder(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> PixelMemory:
         """The pixel memory of the four backbone maps."""
-        decoded = self.decoder(maps)
-        levels = decoded.multi_scale_features
-        places = [self.position(x.shape, x.device, x.dtype).flatten(2).transpose(1, 2) for x in levels]
+        levels, mask_features = self._decoded(maps)
+        places = [self._place(x) for x in levels]
         tokens = [x.flatten(2).transpose(1, 2) + self.level[i] for i, x in enumerate(levels)]
         keys, values = [], []
         for index, (key, value) in enumerate(zip(self.key, self.value, strict=True)):
@@ -85,9 +84,59 @@ class DeformablePixelDecoder(nn.Module):
             keys.append(key(tokens[level] + places[level]))
             values.append(value(tokens[level]))
         sizes = [(x.shape[-2], x.shape[-1]) for x in levels]
-        return PixelMemory(
-            keys, values, resized_mask_features(decoded.mask_features, sizes), decoded.mask_features
-        )
+        return PixelMemory(keys, values, resized_mask_features(mask_features, sizes), mask_features)
+
+    def _decoded(self, maps: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+        """Maps of strides 32, 16 and 8, and the mask features, by the modules of transformers' decoder.
+
+        Its own `forward` gives the same, but makes tensors of lists at every frame, which a CUDA graph cannot record, and masks
+        padding, of which our frames have none.
+        """
+        theirs: Any = self.decoder
+        levels = [project(x) for project, x in zip(theirs.input_projections, reversed(maps), strict=False)]
+        sizes = [(x.shape[-2], x.shape[-1]) for x in levels]
+        tokens = torch.cat([x.flatten(2).transpose(1, 2) for x in levels], dim=1)
+        level_codes = zip(levels, theirs.level_embed, strict=True)
+        positions = torch.cat([self._place(x) + code for x, code in level_codes], dim=1)
+        places = _places(sizes, tokens)
+        for layer in theirs.encoder.layers:
+            tokens = layer(
+                tokens,
+                None,
+                position_embeddings=positions,
+                reference_points=places,
+                spatial_shapes_list=sizes,
+            )[0]
+        split = tokens.split([h * w for h, w in sizes], dim=1)
+        levels = [x.transpose(1, 2).unflatten(2, size) for x, size in zip(split, sizes, strict=True)]
+        finest = levels[-1]
+        fine_maps = list(reversed(maps[: theirs.num_fpn_levels]))
+        for x, lateral, output in zip(
+            fine_maps, theirs.lateral_convolutions, theirs.output_convolutions, strict=True
+        ):
+            beside = lateral(x)
+            above = functional.interpolate(finest, beside.shape[-2:], mode="bilinear", align_corners=False)
+            finest = output(beside + above)
+        return levels, theirs.mask_projection(finest)
+
+    def _place(self, x: Tensor) -> Tensor:
+        """Sine positions of a map [B, D, h, w] as tokens, [1 or B, h * w, D]."""
+        return self.position(x.shape, x.device, x.dtype).flatten(2).transpose(1, 2)
+
+
+def _places(sizes: list[tuple[int, int]], like: Tensor) -> tuple[Tensor, Tensor]:
+    """Centres (x, y) of the cells of all levels, one after the other, [S, 2] in (0, 1), and the levels' (w, h), [levels, 2].
+
+    Made on the device alone: a CUDA graph cannot record a copy from the host.
+    """
+    axes = [
+        [torch.linspace(0.5, n - 0.5, n, dtype=like.dtype, device=like.device) / n for n in size]
+        for size in sizes
+    ]
+    grids = [torch.meshgrid(y, x, indexing="ij") for y, x in axes]
+    centres = torch.cat([torch.stack((x.flatten(), y.flatten()), dim=-1) for y, x in grids])
+    sides = torch.cat([like.new_full((1,), side) for h, w in sizes for side in (w, h)])
+    return centres, sides.unflatten(0, (-1, 2))
 
 
 class _DeformableAttention(nn.Module):
@@ -104,23 +153,20 @@ class _DeformableAttention(nn.Module):
     def forward(
         self,
         hidden_states: Tensor,
-        attention_mask: Tensor | None,
         encoder_hidden_states: Tensor,
         position_embeddings: Tensor,
-        reference_points: Tensor,
+        reference_points: tuple[Tensor, Tensor],
         spatial_shapes_list: list[tuple[int, int]],
         **_: Any,
     ) -> tuple[Tensor, None]:
-        """As transformers calls it: queries and values [B, S, D], places [B, S, levels, 2]; no weights are given back."""
+        """As transformers' layer calls it: queries and values [B, S, D], and what `_places` gave; no weights are given back."""
         asking = hidden_states + position_embeddings
         value = self.value_proj(encoder_hidden_states)
-        if attention_mask is not None:
-            value = value.masked_fill(attention_mask[..., None], 0.0)
         shape = (self.heads, self.levels, self.points)
         offsets = self.sampling_offsets(asking).unflatten(-1, (*shape, 2))
         logits = self.attention_weights(asking).unflatten(-1, shape)
-        cells = torch.tensor([[w, h] for h, w in spatial_shapes_list], device=offsets.device)
-        locations = reference_points[:, :, None, :, None] + offsets / cells[:, None]
+        centres, sides = reference_points
+        locations = centres[:, None, None, None] + offsets / sides[:, None]
         sizes = [side for shape in spatial_shapes_list for side in shape]
         sampled = deformable_attention(value.unflatten(-1, (self.heads, -1)), sizes, locations, logits)
         return self.output_proj(sampled), None
