@@ -217,11 +217,11 @@ def _masked_attention_dq_kernel(
         of_pixel = pixel[:, None] * width + channels[None, :]
         k = tl.load(k_ptr + of_pixel, mask=(pixel < pixels)[:, None], other=0.0)
         v = tl.load(v_ptr + of_pixel, mask=(pixel < pixels)[:, None], other=0.0)
-        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * _LOG2_E)
+        scores = tl.dot(q, tl.trans(k), input_precision="tf32x3") * (scale * _LOG2_E)
         p = tl.exp2(tl.where(seen, scores - lse[:, None], float("-inf")))
-        dp = tl.dot(do, tl.trans(v), input_precision="ieee")
+        dp = tl.dot(do, tl.trans(v), input_precision="tf32x3")
         ds = p * (dp - delta[:, None])
-        dq = tl.dot(ds.to(k.dtype), k, dq, input_precision="ieee")
+        dq = tl.dot(ds.to(k.dtype), k, dq, input_precision="tf32x3")
     tl.store(dq_ptr + at, (dq * scale).to(dq_ptr.dtype.element_ty), mask=inside[:, None])
 
 
@@ -262,12 +262,12 @@ def _masked_attention_dkv_kernel(
         do = tl.load(do_ptr + of_row, mask=asked[:, None], other=0.0)
         lse = tl.load(lse_ptr + rows, mask=asked, other=0.0) * _LOG2_E
         delta = tl.load(delta_ptr + rows, mask=asked, other=0.0)
-        scores = tl.dot(k, tl.trans(q), input_precision="ieee") * (scale * _LOG2_E)
+        scores = tl.dot(k, tl.trans(q), input_precision="tf32x3") * (scale * _LOG2_E)
         p = tl.exp2(tl.where(seen, scores - lse[None, :], float("-inf")))
-        dv = tl.dot(p.to(do.dtype), do, dv, input_precision="ieee")
-        dp = tl.dot(v, tl.trans(do), input_precision="ieee")
+        dv = tl.dot(p.to(do.dtype), do, dv, input_precision="tf32x3")
+        dp = tl.dot(v, tl.trans(do), input_precision="tf32x3")
         ds = p * (dp - delta[None, :])
-        dk = tl.dot(ds.to(q.dtype), q, dk, input_precision="ieee")
+        dk = tl.dot(ds.to(q.dtype), q, dk, input_precision="tf32x3")
     tl.store(dk_ptr + at, (dk * scale).to(dk_ptr.dtype.element_ty), mask=inside[:, None])
     tl.store(dv_ptr + at, dv.to(dv_ptr.dtype.element_ty), mask=inside[:, None])
 

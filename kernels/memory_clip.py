@@ -611,20 +611,20 @@ def _memory_kernel(
 @triton.jit
 def _query_gradients(q, do, lse, delta, k, v, keep, dq, scale):
     """dq of a block of queries, but for 1 / sqrt(d), with one more block of keys; lse to the base 2."""
-    scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale - lse[:, None]
+    scores = tl.dot(q, tl.trans(k), input_precision="tf32x3") * scale - lse[:, None]
     p = tl.exp2(tl.where(keep[None, :], scores, float("-inf")))
-    ds = p * (tl.dot(do, tl.trans(v), input_precision="ieee") - delta[:, None])
-    return dq + tl.dot(ds.to(k.dtype), k, input_precision="ieee")
+    ds = p * (tl.dot(do, tl.trans(v), input_precision="tf32x3") - delta[:, None])
+    return dq + tl.dot(ds.to(k.dtype), k, input_precision="tf32x3")
 
 
 @triton.jit
 def _key_gradients(k, v, key_keep, q, do, lse, delta, query_keep, dk, dv, scale):
     """dk, but for 1 / sqrt(d), and dv of a block of keys with one more block of queries; lse to the base 2."""
-    scores = tl.dot(k, tl.trans(q), input_precision="ieee") * scale - lse[None, :]
+    scores = tl.dot(k, tl.trans(q), input_precision="tf32x3") * scale - lse[None, :]
     p = tl.exp2(tl.where(key_keep[:, None] & query_keep[None, :], scores, float("-inf")))
-    ds = p * (tl.dot(v, tl.trans(do), input_precision="ieee") - delta[None, :])
-    dk += tl.dot(ds.to(q.dtype), q, input_precision="ieee")
-    dv += tl.dot(p.to(do.dtype), do, input_precision="ieee")
+    ds = p * (tl.dot(v, tl.trans(do), input_precision="tf32x3") - delta[None, :])
+    dk += tl.dot(ds.to(q.dtype), q, input_precision="tf32x3")
+    dv += tl.dot(p.to(do.dtype), do, input_precision="tf32x3")
     return dk, dv
 
 

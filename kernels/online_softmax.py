@@ -17,7 +17,7 @@ from .triton_or_not import tl, triton
 @triton.jit
 def attend(q, k, v, seen, top, total, o, scale):
     """One more block of keys k, v [K, d] for queries q [Q, d]; `seen` is [Q, K] or [1, K], `scale` has log2(e) in it."""
-    scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+    scores = tl.dot(q, tl.trans(k), input_precision="tf32x3") * scale
     scores = tl.where(seen, scores, float("-inf"))
     higher = tl.maximum(top, tl.max(scores, 1))
     base = tl.where(
@@ -26,7 +26,7 @@ def attend(q, k, v, seen, top, total, o, scale):
     p = tl.exp2(scores - base[:, None])
     rescale = tl.exp2(top - base)
     total = total * rescale + tl.sum(p, 1)
-    o = tl.dot(p.to(v.dtype), v, o * rescale[:, None], input_precision="ieee")
+    o = tl.dot(p.to(v.dtype), v, o * rescale[:, None], input_precision="tf32x3")
     return higher, total, o
 
 

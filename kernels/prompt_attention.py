@@ -188,7 +188,7 @@ def _prompt_kernel(
         o = o / total[:, None]
         turned = weight_ptr + wide[None, :] * width + columns[:, None]  # [VALUE, BLOCK_E] of W^T
         weight = tl.load(turned, mask=within[None, :], other=0.0)
-        projected = tl.dot(o.to(weight.dtype), weight, projected, input_precision="ieee")
+        projected = tl.dot(o.to(weight.dtype), weight, projected, input_precision="tf32x3")
 
     bias = tl.load(bias_ptr + wide, mask=within, other=0.0).to(tl.float32)
     s1 = tl.sigmoid(tl.load(gate_attention_ptr).to(tl.float32))
@@ -233,11 +233,11 @@ def _prompt_dq_kernel(
         of_cue = cue[:, None] * width + channels[None, :]
         k = tl.load(k_ptr + of_cue, mask=there[:, None], other=0.0)
         v = tl.load(v_ptr + of_cue, mask=there[:, None], other=0.0)
-        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * _LOG2_E)
+        scores = tl.dot(q, tl.trans(k), input_precision="tf32x3") * (scale * _LOG2_E)
         p = tl.exp2(tl.where(there[None, :], scores - lse[:, None], float("-inf")))
         share = p.to(v.dtype)
         total += tl.sum(share.to(tl.float32), 1)
-        attended = tl.dot(share, v, attended, input_precision="ieee")
+        attended = tl.dot(share, v, attended, input_precision="tf32x3")
     total = tl.where(inside, total, 1.0)
     attended = attended / total[:, None]
     lse += tl.log2(total)
@@ -253,11 +253,11 @@ def _prompt_dq_kernel(
         of_cue = cue[:, None] * width + channels[None, :]
         k = tl.load(k_ptr + of_cue, mask=there[:, None], other=0.0)
         v = tl.load(v_ptr + of_cue, mask=there[:, None], other=0.0)
-        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * _LOG2_E)
+        scores = tl.dot(q, tl.trans(k), input_precision="tf32x3") * (scale * _LOG2_E)
         p = tl.exp2(tl.where(there[None, :], scores - lse[:, None], float("-inf")))
-        dp = tl.dot(d_attended, tl.trans(v), input_precision="ieee")
+        dp = tl.dot(d_attended, tl.trans(v), input_precision="tf32x3")
         ds = p * (dp - delta[:, None])
-        dq = tl.dot(ds.to(k.dtype), k, dq, input_precision="ieee")
+        dq = tl.dot(ds.to(k.dtype), k, dq, input_precision="tf32x3")
     tl.store(dq_ptr + at, dq * scale, mask=inside[:, None])
 
 
@@ -292,12 +292,12 @@ def _prompt_dkv_kernel(
         d_attended = tl.load(d_attended_ptr + of_row, mask=asked[:, None], other=0.0)
         lse = tl.load(lse_ptr + rows, mask=asked, other=float("inf")) * _LOG2_E
         delta = tl.load(delta_ptr + rows, mask=asked, other=0.0)
-        scores = tl.dot(k, tl.trans(q), input_precision="ieee") * (scale * _LOG2_E)
+        scores = tl.dot(k, tl.trans(q), input_precision="tf32x3") * (scale * _LOG2_E)
         p = tl.exp2(tl.where(there[:, None], scores - lse[None, :], float("-inf")))
-        dv = tl.dot(p.to(q.dtype), d_attended, dv, input_precision="ieee")
-        dp = tl.dot(v, tl.trans(d_attended), input_precision="ieee")
+        dv = tl.dot(p.to(q.dtype), d_attended, dv, input_precision="tf32x3")
+        dp = tl.dot(v, tl.trans(d_attended), input_precision="tf32x3")
         ds = p * (dp - delta[None, :])
-        dk = tl.dot(ds.to(q.dtype), q, dk, input_precision="ieee")
+        dk = tl.dot(ds.to(q.dtype), q, dk, input_precision="tf32x3")
     tl.store(dk_ptr + at, (dk * scale).to(dk_ptr.dtype.element_ty), mask=inside[:, None])
     tl.store(dv_ptr + at, dv.to(dv_ptr.dtype.element_ty), mask=inside[:, None])
     of_each_cue = tl.load(of_each_cue_ptr + item * width + channels)

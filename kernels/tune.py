@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 
 from .launch import TABLE, Launch, launched_as, row, table
-from .timing import graph_median_ms, median_ms
-from .workloads import Workload, workloads
+from .timing import graph_median_ms
+from .workloads import workloads
 
-_REPEAT_MS = 12
+_REPEAT_MS = 6
 _CHOICES = {
     "block_q": (16, 32, 64),
     "block_k": (16, 32, 64, 128),
@@ -127,10 +127,15 @@ def _tune_all(tasks: Sequence[Task], capability: int, workers: int, until: float
     context = multiprocessing.get_context("spawn")
     lock = context.Lock()
     with ProcessPoolExecutor(workers, context, _take_lock, (lock,)) as pool:
-        futures = [pool.submit(_tune, task, capability, until) for task in tasks]
+        futures = {pool.submit(_tune, task, capability, until): task for task in tasks}
         for future in as_completed(futures):
-            tuned = future.result()
-            if tuned is not None:
+            if problem := future.exception():  # of the row that the card takes now: nothing to begin from
+                print(
+                    f"{futures[future]}: {type(problem).__name__}: {problem}"[:500],
+                    file=sys.stderr,
+                    flush=True,
+                )
+            elif tuned := future.result():
                 yield tuned
 
 
@@ -145,17 +150,16 @@ def _tune(task: Task, capability: int, until: float) -> Tuned | None:
         return None
     device = torch.device("cuda")
     dtype = torch.float16 if task.bits == 16 else torch.float32
-    calls = []
+    found = []
     for workload in workloads():
         if task.kernel in workload.rows and workload.head == task.head:
-            run = workload.call(workload.run, workload.make(dtype, device))
-            calls.append((workload, run))
-    forward = [call for call in calls if not call[0].backward]
-    calls = forward or calls
+            found.append((workload.backward, workload.call(workload.run, workload.make(dtype, device))))
+    forward = [run for backward, run in found if not backward]
+    calls = forward or [run for _, run in found]
     before = row(task.kernel, task.head, task.bits, capability)
     with launched_as(task.kernel, before):
-        expected = [_flat(run()) for _, run in calls]
-        start = [_time(workload, run) for workload, run in calls]
+        expected = [_flat(run()) for run in calls]
+        start = [_time(run) for run in calls]
     tried: dict[Launch, float] = {before: 1.0}
 
     def score(launch: Launch) -> float:
@@ -164,9 +168,9 @@ def _tune(task: Task, capability: int, until: float) -> Tuned | None:
         try:
             with launched_as(task.kernel, launch):
                 right = all(
-                    _close(_flat(run()), e, task.bits) for (_, run), e in zip(calls, expected, strict=True)
+                    _close(_flat(run()), e, task.bits) for run, e in zip(calls, expected, strict=True)
                 )
-                times = [_time(workload, run) for workload, run in calls] if right else []
+                times = [_time(run) for run in calls] if right else []
             ratios = (
                 [math.log(now / then) for now, then in zip(times, start, strict=True)]
                 if right
@@ -192,10 +196,10 @@ def _tune(task: Task, capability: int, until: float) -> Tuned | None:
     return Tuned(task, before, best, 1.0 / tried[best], list(tried.items()))
 
 
-def _time(workload: Workload, run: Any) -> float:
+def _time(run: Any) -> float:
     with _lock:
         torch.cuda.synchronize()
-        return median_ms(run, _REPEAT_MS) if workload.backward else graph_median_ms(run, _REPEAT_MS)
+        return graph_median_ms(run, _REPEAT_MS)
 
 
 def _close(found: list[Tensor], expected: list[Tensor], bits: int) -> bool:

@@ -108,7 +108,7 @@ def machine() -> dict[str, Any]:
 def run_tests(out: Path, seconds: float) -> dict[str, Any]:
     """The kernels' tests, in several processes where pytest-xdist is there: most of their time is compilation."""
     command = [sys.executable, "-m", "pytest", "-c", "benchmarks/gpu/pytest.ini", "--rootdir", "."]
-    command += ["-v", "--tb=short"]
+    command += ["-v", "--tb=short", "-m", "not kernels_all"]
     command += [f"tests/test_kernels_{name}.py" for name in TESTS]
     if importlib.util.find_spec("xdist"):
         command += ["-n", str(max(1, min(14, (os.cpu_count() or 2) - 2)))]

@@ -81,8 +81,7 @@ def _measure(workload: Workload, dtype: torch.dtype, compiles: bool) -> OpFigure
     for form, run in forms.items():
         try:
             figures.milliseconds[form] = median_ms(run)
-            if not workload.backward:
-                figures.milliseconds[f"{form} graph"] = graph_median_ms(run)
+            figures.milliseconds[f"{form} graph"] = graph_median_ms(run)
         except Exception as problem:  # a form that cannot run is a result; the others go on
             figures.failures[form] = f"{type(problem).__name__}: {problem}".splitlines()[0][:300]
     return figures
