@@ -15,7 +15,6 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -124,19 +123,23 @@ def _tasks(only: Sequence[str]) -> list[Task]:
 
 
 def _tune_all(tasks: Sequence[Task], capability: int, workers: int, until: float) -> Iterator[Tuned]:
+    """A process for each: blocks that make a kernel fault spoil the CUDA context of theirs alone."""
     context = multiprocessing.get_context("spawn")
-    lock = context.Lock()
-    with ProcessPoolExecutor(workers, context, _take_lock, (lock,)) as pool:
-        futures = {pool.submit(_tune, task, capability, until): task for task in tasks}
-        for future in as_completed(futures):
-            if problem := future.exception():  # of the row that the card takes now: nothing to begin from
-                print(
-                    f"{futures[future]}: {type(problem).__name__}: {problem}"[:500],
-                    file=sys.stderr,
-                    flush=True,
-                )
-            elif tuned := future.result():
+    jobs = [(task, capability, until) for task in tasks]
+    with context.Pool(workers, _take_lock, (context.Lock(),), maxtasksperchild=1) as pool:
+        for tuned in pool.imap_unordered(_tune_job, jobs):
+            if isinstance(tuned, str):
+                print(tuned, file=sys.stderr, flush=True)
+            elif tuned:
                 yield tuned
+
+
+def _tune_job(job: tuple[Task, int, float]) -> Tuned | str | None:
+    """What `_tune` gives, or why it cannot: the row that the card takes now does not run."""
+    try:
+        return _tune(*job)
+    except Exception as problem:
+        return f"{job[0]}: {type(problem).__name__}: {problem}"[:500]
 
 
 def _take_lock(lock: Any) -> None:

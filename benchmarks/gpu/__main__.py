@@ -36,6 +36,9 @@ def main() -> int:
     parser.add_argument(
         "--stages", default="tests,ops,network", metavar="A,B", help="default: tests,ops,network"
     )
+    parser.add_argument(
+        "--compile", default="ops,network", metavar="A,B", help="stages that try torch.compile"
+    )
     parser.add_argument("--presets", default="edge,full", metavar="A,B", help="networks to measure")
     parser.add_argument(
         "--seconds", type=float, default=450.0, help="compilations stop to be tried near the end of these"
@@ -62,7 +65,12 @@ def main() -> int:
         elif stage == "ops":
             from .ops import measure_ops
 
-            collect(measure_ops(lambda later=later: left() > 20 + 80 * later, say), results, "ops", args.out)
+            collect(
+                measure_ops(lambda later=later: "ops" in args.compile and left() > 20 + 80 * later, say),
+                results,
+                "ops",
+                args.out,
+            )
         elif stage == "network":
             from .network import measure_networks
 

@@ -37,12 +37,12 @@ class NetworkFigures:
 
 
 def measure_networks(
-    presets: list[str], time_left: Callable[[], bool], progress: Callable[[str], None]
+    presets: list[str], time_for: Callable[[float], bool], progress: Callable[[str], None]
 ) -> Iterator[NetworkFigures]:
     """Both parts of each preset with random weights, for one sentence and for eight.
 
     Args:
-        time_left: asked before each compilation, which takes up to a minute.
+        time_for: asked before each compilation whether there are so many seconds for it.
     """
     for preset in presets:
         model = EEMC(PRESETS[preset]).eval().requires_grad_(False).cuda()
@@ -50,8 +50,12 @@ def measure_networks(
             model.to(dtype)
             for sentences in (1, 8):
                 for part, run in _parts(model, sentences, dtype).items():
-                    compiles = dtype is torch.float16 and sentences == 1
-                    figures = _measure(run, compiles and time_left)
+                    compiles = (
+                        dtype is torch.float16
+                        and sentences == 1
+                        and time_for(60 if part == "fusion" else 120)
+                    )
+                    figures = _measure(run, compiles)
                     figures.preset, figures.part, figures.sentences = preset, part, sentences
                     figures.dtype = str(dtype).removeprefix("torch.")
                     shown = ", ".join(f"{form} {ms:.2f}" for form, ms in figures.milliseconds.items())
@@ -122,7 +126,7 @@ def _parts(
     }
 
 
-def _measure(part: tuple[Callable[..., Any], list[Any]], compiles: Any) -> NetworkFigures:
+def _measure(part: tuple[Callable[..., Any], list[Any]], compiles: bool) -> NetworkFigures:
     function, arguments = part
 
     def run(
@@ -143,7 +147,7 @@ def _measure(part: tuple[Callable[..., Any], list[Any]], compiles: Any) -> Netwo
         ("graph, reference", without, True),
         ("graph, kernels", with_kernels, True),
     ]
-    if compiles and compiles():
+    if compiles:
         torch._dynamo.reset()
         compiled = run(torch.compile(function, dynamic=False), kernels)
         forms += [("compiled, kernels", compiled, False), ("compiled graph, kernels", compiled, True)]
