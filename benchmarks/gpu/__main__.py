@@ -24,7 +24,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = (
-    "memory_step", "memory_clip", "prompt_attention", "masked_attention", "deformable_attention", "dispatch", "on_gpu",
+    "on_gpu", "memory_step", "memory_clip", "prompt_attention", "masked_attention", "deformable_attention", "dispatch",
 )  # fmt: skip
 """tests/test_kernels_*.py that run on a device; the others compile without one."""
 
