@@ -192,6 +192,9 @@ def _backward(ctx, do):
 
 _op.register_autograd(_backward, setup_context=_setup_context)
 
+TRANSLATION = {torch.ops.refavs.deformable_attention.default: deformable_attention_reference}
+"""What `translation` puts in the op's place."""
+
 
 def _check(value: Tensor, sizes: list[int], locations: Tensor, logits: Tensor) -> None:
     """The kernel trusts these: a wrong size would read outside the values."""

@@ -362,6 +362,9 @@ def _gradients(ctx: Any, do: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
 
 _op.register_autograd(_gradients, setup_context=_setup_context)
 
+TRANSLATION = {torch.ops.refavs.masked_attention.default: masked_attention_reference}
+"""What `translation` puts in the op's place."""
+
 
 def cost(
     frames: int, queries: int, pixels: int, width: int, heads: int, itemsize: int = 2, backward: bool = False

@@ -1147,6 +1147,9 @@ def _backward(ctx: Any, grad_inner: Tensor, grad_text_o: Tensor, *_: Any) -> tup
 
 _op.register_autograd(_backward, setup_context=_setup_context)
 
+TRANSLATION = {torch.ops.refavs.memory_clip.default: memory_clip_reference}
+"""What `translation` puts in the op's place."""
+
 
 @dataclass(frozen=True)
 class ClipShape:

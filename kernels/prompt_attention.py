@@ -460,6 +460,9 @@ def _gradients(ctx: Any, grad_prompted: Tensor, grad_mean: Tensor, _: Tensor) ->
 
 _op.register_autograd(_gradients, setup_context=_setup_context)
 
+TRANSLATION = {torch.ops.refavs.prompt_attention.default: prompt_attention_reference}
+"""What `translation` puts in the op's place."""
+
 
 def cost(
     items: int, queries: int, cues: int, width: int, heads: int, itemsize: int = 2, backward: bool = False
