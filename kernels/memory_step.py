@@ -46,7 +46,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from . import launch as launches
-from .dispatch import called, runs_kernel
+from .dispatch import runs_kernel
 from .launch import Compilation, Cost, Launch
 from .online_softmax import attend, merge, parts_of, splits_of
 from .partial_attention import join_heads, merge_partial, partial_attention, split_heads
@@ -83,7 +83,7 @@ def ring_attention(
         "ring_seen": (ring_seen, ring[:2]),
     })  # fmt: skip
     _check_heads(width, heads)
-    return called(_ring_op, ring_attention_reference, q, k, v, ring_k, ring_v, ring_seen, heads)
+    return _ring_op(q, k, v, ring_k, ring_v, ring_seen, heads)
 
 
 def memory_step(
@@ -120,9 +120,9 @@ def memory_step(
     _check_step(
         q, k, v, ring_k, ring_v, ring_seen, text_q, text_k, text_v, text_mask, mean, weight, heads, partial_o, partial_lse
     )  # fmt: skip
-    return called(
-        _step_op, memory_step_reference, q, k, v, ring_k, ring_v, ring_seen, text_q, text_k, text_v, text_mask, mean, weight,
-        beta, heads, partial_o, partial_lse,
+    return _step_op(
+        q, k, v, ring_k, ring_v, ring_seen, text_q, text_k, text_v, text_mask, mean, weight, beta, heads,
+        partial_o, partial_lse,
     )  # fmt: skip
 
 
