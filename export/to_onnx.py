@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from refavs_rt.contract import GRAPHS, GraphSpec, TensorSpec, graph_specs
-from refavs_rt.kernels.dispatch import inlined
+from refavs_rt.kernels.translation import translated
 from refavs_rt.model.eemc import EEMC
 
 from .compact import fold, store_half
@@ -71,20 +71,19 @@ def _export(model: EEMC, graph: GraphSpec) -> bytes:
         {i: torch.export.Dim.DYNAMIC for i, size in enumerate(spec.shape) if isinstance(size, str)}
         for spec in graph.inputs
     )
-    with _quiet(), inlined(), torch.no_grad():
-        program = torch.onnx.export(
-            _Graph(model, graph.name),
-            tuple(inputs),
+    with _quiet(), torch.no_grad():
+        program = torch.export.export(_Graph(model, graph.name), tuple(inputs), dynamic_shapes=(dynamic,))
+        exported = torch.onnx.export(
+            translated(program),
             dynamo=True,
             opset_version=OPSET,
             input_names=[spec.name for spec in graph.inputs],
             output_names=[spec.name for spec in graph.outputs],
-            dynamic_shapes=(dynamic,),
             optimize=True,
             verbose=False,
         )
-    assert program is not None
-    proto = program.model_proto
+    assert exported is not None
+    proto = exported.model_proto
     _name_axes(proto, graph)
     _strip_metadata(proto)
     store_half(proto)

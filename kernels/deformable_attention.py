@@ -44,7 +44,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from . import launch as launches
-from .dispatch import KernelError, called, runs_kernel
+from .dispatch import KernelError, runs_kernel
 from .launch import Compilation, Cost, Launch
 from .triton_or_not import tl, triton
 
@@ -68,7 +68,7 @@ def deformable_attention(value: Tensor, sizes: list[int], locations: Tensor, log
     Raises:
         ValueError: shapes that do not belong together.
     """
-    return called(_op, deformable_attention_reference, value, sizes, locations, logits)
+    return _op(value, sizes, locations, logits)
 
 
 def deformable_attention_reference(
@@ -191,6 +191,9 @@ def _backward(ctx, do):
 
 
 _op.register_autograd(_backward, setup_context=_setup_context)
+
+TRANSLATION = {torch.ops.refavs.deformable_attention.default: deformable_attention_reference}
+"""What `translation` puts in the op's place."""
 
 
 def _check(value: Tensor, sizes: list[int], locations: Tensor, logits: Tensor) -> None:

@@ -7,10 +7,10 @@ the head size is one of `HEAD_SIZES`; the reference runs everywhere else. `force
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,7 +23,6 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 """What kernels take; sums, softmax and means are float32 in all of them."""
 
 _forced: Form | None = None
-_inlined = False
 
 
 class KernelError(Exception):
@@ -43,23 +42,6 @@ def forced(form: Form) -> Iterator[None]:
         yield
     finally:
         _forced = before
-
-
-@contextmanager
-def inlined() -> Iterator[None]:
-    """Ops are their references inside the block, without a trace of the op: what an exporter takes that knows standard
-    operators alone."""
-    global _inlined
-    before, _inlined = _inlined, True
-    try:
-        yield
-    finally:
-        _inlined = before
-
-
-def called(op: Callable[..., Any], reference: Callable[..., Any], *arguments: Any) -> Any:
-    """What `op` gives for `arguments`, or inside `inlined` its `reference`, which takes and gives the same."""
-    return (reference if _inlined else op)(*arguments)
 
 
 def runs_kernel(op: str, head_size: int, *tensors: Tensor) -> bool:

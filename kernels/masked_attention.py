@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from . import launch as launches
-from .dispatch import called, runs_kernel
+from .dispatch import runs_kernel
 from .launch import Compilation, Cost
 from .online_softmax import attend, merge, parts_of, splits_of
 from .partial_attention import join_heads, partial_attention, split_heads
@@ -66,7 +66,7 @@ def masked_attention(q: Tensor, k: Tensor, v: Tensor, logits: Tensor, heads: int
             raise ValueError(f"{name} must be {list(shape)} for q {list(q.shape)}, not {list(tensor.shape)}")
     if width % heads:
         raise ValueError(f"{width} channels cannot be cut into {heads} heads")
-    o, _, _ = called(_op, masked_attention_reference, q, k.to(q.dtype), v.to(q.dtype), logits.detach(), heads)
+    o, _, _ = _op(q, k.to(q.dtype), v.to(q.dtype), logits.detach(), heads)
     return o
 
 
@@ -361,6 +361,9 @@ def _gradients(ctx: Any, do: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _op.register_autograd(_gradients, setup_context=_setup_context)
+
+TRANSLATION = {torch.ops.refavs.masked_attention.default: masked_attention_reference}
+"""What `translation` puts in the op's place."""
 
 
 def cost(

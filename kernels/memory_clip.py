@@ -66,7 +66,7 @@ import torch
 from torch import Tensor
 
 from . import launch as launches
-from .dispatch import called, runs_kernel
+from .dispatch import runs_kernel
 from .launch import Compilation, Cost, Launch
 from .online_softmax import attend
 from .partial_attention import join_heads, merge_partial, partial_attention, split_heads
@@ -128,9 +128,7 @@ def memory_clip(
             raise ValueError(f"{name} must be {list(shape)} for q {list(q.shape)}, not {list(tensor.shape)}")
     if not isinstance(beta, Tensor):
         beta = torch.full((), beta, dtype=weight.dtype, device=q.device)
-    inner, text_o, _, _ = called(
-        _op,
-        memory_clip_reference,
+    inner, text_o, _, _ = _op(
         q,
         k,
         v,
@@ -1146,6 +1144,9 @@ def _backward(ctx: Any, grad_inner: Tensor, grad_text_o: Tensor, *_: Any) -> tup
 
 
 _op.register_autograd(_backward, setup_context=_setup_context)
+
+TRANSLATION = {torch.ops.refavs.memory_clip.default: memory_clip_reference}
+"""What `translation` puts in the op's place."""
 
 
 @dataclass(frozen=True)

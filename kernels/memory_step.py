@@ -46,7 +46,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from . import launch as launches
-from .dispatch import called, runs_kernel
+from .dispatch import runs_kernel
 from .launch import Compilation, Cost, Launch
 from .online_softmax import attend, merge, parts_of, splits_of
 from .partial_attention import join_heads, merge_partial, partial_attention, split_heads
@@ -83,7 +83,7 @@ def ring_attention(
         "ring_seen": (ring_seen, ring[:2]),
     })  # fmt: skip
     _check_heads(width, heads)
-    return called(_ring_op, ring_attention_reference, q, k, v, ring_k, ring_v, ring_seen, heads)
+    return _ring_op(q, k, v, ring_k, ring_v, ring_seen, heads)
 
 
 def memory_step(
@@ -120,9 +120,9 @@ def memory_step(
     _check_step(
         q, k, v, ring_k, ring_v, ring_seen, text_q, text_k, text_v, text_mask, mean, weight, heads, partial_o, partial_lse
     )  # fmt: skip
-    return called(
-        _step_op, memory_step_reference, q, k, v, ring_k, ring_v, ring_seen, text_q, text_k, text_v, text_mask, mean, weight,
-        beta, heads, partial_o, partial_lse,
+    return _step_op(
+        q, k, v, ring_k, ring_v, ring_seen, text_q, text_k, text_v, text_mask, mean, weight, beta, heads,
+        partial_o, partial_lse,
     )  # fmt: skip
 
 
@@ -198,7 +198,7 @@ def _window(
     """Keys and values [B, h, (R + 1) * P, d] of the ring and the present, and which are seen, [B, 1, 1, (R + 1) * P]."""
     keys = split_heads(torch.cat([ring_k.flatten(1, 2), k], dim=1), heads)
     values = split_heads(torch.cat([ring_v.flatten(1, 2), v], dim=1), heads)
-    seen = torch.cat([ring_seen, ring_seen.new_ones((len(ring_seen), 1))], dim=1)
+    seen = torch.cat([ring_seen, ring_seen.new_ones((ring_seen.shape[0], 1))], dim=1)
     return keys, values, seen[:, :, None].expand(-1, -1, k.shape[1]).flatten(1)[:, None, None, :]
 
 
@@ -665,6 +665,12 @@ def _step_gradients(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
 
 _ring_op.register_autograd(_ring_gradients, setup_context=_setup_ring)
 _step_op.register_autograd(_step_gradients, setup_context=_setup_step)
+
+TRANSLATION: dict[Any, Callable[..., Any]] = {
+    torch.ops.refavs.ring_attention.default: ring_attention_reference,
+    torch.ops.refavs.memory_step.default: memory_step_reference,
+}
+"""What `translation` puts in the ops' places; `memory_step_` has none, for a graph of standard operators writes nowhere."""
 
 
 def cost(

@@ -40,7 +40,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from . import launch as launches
-from .dispatch import called, runs_kernel
+from .dispatch import runs_kernel
 from .launch import Compilation, Cost
 from .online_softmax import attend
 from .partial_attention import join_heads, partial_attention, split_heads
@@ -95,9 +95,7 @@ def prompt_attention(
     if width % heads:
         raise ValueError(f"{width} channels cannot be cut into {heads} heads")
     k, v, out_weight = (x.to(q.dtype) for x in (k, v, out_weight))
-    prompted, mean, _ = called(
-        _op,
-        prompt_attention_reference,
+    prompted, mean, _ = _op(
         queries,
         q,
         k,
@@ -459,6 +457,9 @@ def _gradients(ctx: Any, grad_prompted: Tensor, grad_mean: Tensor, _: Tensor) ->
 
 
 _op.register_autograd(_gradients, setup_context=_setup_context)
+
+TRANSLATION = {torch.ops.refavs.prompt_attention.default: prompt_attention_reference}
+"""What `translation` puts in the op's place."""
 
 
 def cost(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -20,7 +20,7 @@ from refavs_rt.kernels.deformable_attention import (
     deformable_attention_backward_reference,
     deformable_attention_reference,
 )
-from refavs_rt.kernels.dispatch import KernelError, forced, inlined
+from refavs_rt.kernels.dispatch import KernelError, forced
 from refavs_rt.kernels.launch import Launch
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
@@ -438,30 +438,6 @@ def test_backward_reference_is_what_autograd_derives() -> None:
     )
     for gradient, correct in zip(found, gradients(o, do, inputs), strict=True):
         assert_near(gradient, correct, 1e-12)
-
-
-class _Sees(nn.Module):
-    def forward(self, value: Tensor, locations: Tensor, logits: Tensor) -> Tensor:
-        return deformable_attention(value, [2, 3, 4, 1], locations, logits)
-
-
-def test_traced_it_is_one_op_and_inlined_it_is_standard_operators() -> None:
-    """With any number of frames."""
-    value, _, locations, logits = make_inputs("plain", 2, 7, 2, 4, [2, 3, 4, 1], 3, torch.float32)
-    inputs = value, locations, logits
-    dynamic = tuple({0: torch.export.Dim.DYNAMIC} for _ in inputs)
-    one = torch.export.export(_Sees(), inputs, dynamic_shapes=dynamic)
-    with inlined():
-        standard = torch.export.export(_Sees(), inputs, dynamic_shapes=dynamic)
-    found = [
-        [str(n.target) for n in program.graph.nodes if n.op == "call_function"] for program in (one, standard)
-    ]
-    assert sum("refavs" in name for name in found[0]) == 1
-    assert not any("refavs" in name for name in found[1])
-    assert sum("grid_sampl" in name for name in found[1]) == 2
-    three = [torch.cat([x, x[:1]]) for x in inputs]
-    for program in (one, standard):
-        assert torch.equal(program.module()(*three), _Sees()(*three))
 
 
 class _Operators(TorchDispatchMode):

@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.backends.common import aot_autograd
+from torch._functorch._aot_autograd.utils import make_boxed_func
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from refavs_rt.config import TEST
-from refavs_rt.kernels.dispatch import KernelError, forced, inlined, runs_kernel
+from refavs_rt.kernels.dispatch import KernelError, forced, runs_kernel
 
 from .test_streaming import make_clip, make_model, run_clip, stream
 
@@ -90,11 +93,21 @@ def test_the_network_calls_the_ops_in_both_modes() -> None:
     }  # fmt: skip
 
 
-def test_inlined_leaves_no_op_and_the_same_results() -> None:
-    model, clip = make_model(TEST, torch.float32), make_clip(TEST, torch.float32, 1, 2)
+def test_a_step_is_compiled_in_one_piece_with_the_ops_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, clip = make_model(TEST, torch.float32), make_clip(TEST, torch.float32, 1, 1)
+    held: list[Counter[str]] = []
+
+    def counted(graph: torch.fx.GraphModule, _: Any) -> Any:
+        targets = [node.target for node in graph.graph.nodes if isinstance(node.target, OpOverload)]
+        held.append(Counter(x._opname for x in targets if x.namespace == "refavs"))
+        return make_boxed_func(graph.forward)
+
     with torch.no_grad():
-        through_ops = run_clip(model, clip, (0,))
-        with inlined(), _Ops() as ops:
-            plain = run_clip(model, clip, (0,))
-    assert not ops.found
-    assert torch.equal(plain.mask_logits, through_ops.mask_logits)
+        expected = stream(model, clip, (0,), None)[0][0]
+        compiled = torch.compile(model.step, backend=aot_autograd(fw_compiler=counted), fullgraph=True)
+        monkeypatch.setattr(model, "step", compiled)
+        found = stream(model, clip, (0,), None)[0][0]
+    layers = held[0]["masked_attention"]
+    assert layers
+    assert held == [{"memory_step": 2, "prompt_attention": 1, "masked_attention": layers}]
+    assert torch.equal(found.mask_logits, expected.mask_logits)
