@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib
 import io
+import itertools
 import json
 import multiprocessing
 import os
@@ -178,15 +180,15 @@ def _instructions(cubin: bytes) -> Counter[str]:
 
 
 def _jobs(ops: Iterable[str], cards: Iterable[int]) -> Iterator[tuple[str, int, int]]:
-    """(op, number of its compilation, compute capability)"""
-    for op in ops:
-        for number in range(len(_compilations(op))):
-            for capability in cards:
-                yield op, number, capability
+    """(op, compute capability, number among what the op launches there)"""
+    for op, capability in itertools.product(ops, cards):
+        for number in range(len(_compilations(op, capability))):
+            yield op, capability, number
 
 
-def _compilations(op: str) -> list[Compilation]:
-    found: list[Compilation] = importlib.import_module(f".{op}", __package__).compilations()
+@functools.cache
+def _compilations(op: str, capability: int) -> list[Compilation]:
+    found: list[Compilation] = importlib.import_module(f".{op}", __package__).compilations(capability)
     return found
 
 
@@ -194,8 +196,8 @@ def _compile_job(job: tuple[str, int, int]) -> Resources | str:
     """The kernel's resources, or why it does not compile."""
     from triton.errors import TritonError
 
-    op, number, capability = job
-    compilation = _compilations(op)[number]
+    op, capability, number = job
+    compilation = _compilations(op, capability)[number]
     try:
         return compiled(compilation, capability)
     except TritonError as error:

@@ -1287,7 +1287,7 @@ def _partial_cost(
     )
 
 
-def compilations(capability: int = 80) -> list[Compilation]:
+def compilations(capability: int) -> list[Compilation]:
     """What `edge` and `full` launch on a card of this compute capability: 6 sentences over 10 ticks, picture and sound.
 
     What sound changes, smaller blocks, is compiled in float16 alone; what goes element by element, for `full` alone.
