@@ -74,7 +74,7 @@ from .triton_or_not import tl, triton
 
 _LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 _LN_2: tl.constexpr = tl.constexpr(0.6931471805599453)
-_ELEMENTWISE = Launch(block_q=1024, block_k=1024, warps=4, stages=1)
+_ELEMENTWISE = Launch(block_q=1024, block_k=1024, warps=8, stages=1)
 """Of the kernels that go element by element: nothing in them depends on the card."""
 _MEAN_REGISTERS = 64
 """Registers of a thread that running means may take."""
