@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib
 import io
+import itertools
 import json
 import multiprocessing
 import os
@@ -17,7 +19,6 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -44,9 +45,10 @@ CARDS = {
     120: ("RTX 5090", 99),
 }
 """Compute capability -> a card that has it, and the KiB of shared memory that a block may take."""
-_MATRIX = re.compile(r"HMMA|HGMMA|UTC[A-Z]*MMA")
-"""Instructions of the matrix units for 16-bit types."""
-_INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P[0-9T]+\s+)?([A-Z][A-Z0-9_]*)", re.MULTILINE)
+_MATRIX = re.compile(
+    r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P[0-9T]+\s+)?(?:HMMA|HGMMA|UTC[A-Z]*MMA)\b", re.MULTILINE
+)
+"""Instructions of the matrix units for 16-bit types, in a listing of machine code."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,10 @@ class Resources:
     """Stored and loaded for want of registers."""
     shared_bytes: int
     """Of a block."""
-    instructions: int
-    matrix_instructions: int
     multiplies: bool
     """Whether it has 16-bit products, which belong to the matrix units."""
+    matrix_instructions: int
+    """For products of 16 bits; 0 where it has none, since nobody looked."""
 
     def faults(self) -> Iterator[str]:
         """What is wrong with it."""
@@ -129,16 +131,14 @@ def compiled(compilation: Compilation, capability: int) -> Resources:
         raise RuntimeError(
             f"ptxas said nothing of {compilation.name} for sm_{capability}: {log.getvalue()!r}"
         )
-    instructions = _instructions(kernel.asm["cubin"])
     return Resources(
         compilation.name,
         capability,
         int(registers[1]),
         sum(map(int, spills)),
         int(kernel.metadata.shared),
-        sum(instructions.values()),
-        sum(count for name, count in instructions.items() if _MATRIX.fullmatch(name)),
         compilation.multiplies,
+        _matrix_instructions(kernel.asm["cubin"]) if compilation.multiplies else 0,
     )
 
 
@@ -166,7 +166,7 @@ def built(compilation: Compilation, capability: int) -> Any:
     return triton.compile(source, target=target, options=compilation.launch.options)
 
 
-def _instructions(cubin: bytes) -> Counter[str]:
+def _matrix_instructions(cubin: bytes) -> int:
     from triton import knobs
 
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
@@ -174,19 +174,19 @@ def _instructions(cubin: bytes) -> Counter[str]:
         file.flush()
         disassembler = [knobs.nvidia.nvdisasm.path, "-c", file.name]
         listing = subprocess.run(disassembler, capture_output=True, text=True, check=True).stdout
-    return Counter(_INSTRUCTION.findall(listing))
+    return len(_MATRIX.findall(listing))
 
 
 def _jobs(ops: Iterable[str], cards: Iterable[int]) -> Iterator[tuple[str, int, int]]:
-    """(op, number of its compilation, compute capability)"""
-    for op in ops:
-        for number in range(len(_compilations(op))):
-            for capability in cards:
-                yield op, number, capability
+    """(op, compute capability, number among what the op launches there)"""
+    for op, capability in itertools.product(ops, cards):
+        for number in range(len(_compilations(op, capability))):
+            yield op, capability, number
 
 
-def _compilations(op: str) -> list[Compilation]:
-    found: list[Compilation] = importlib.import_module(f".{op}", __package__).compilations()
+@functools.cache
+def _compilations(op: str, capability: int) -> list[Compilation]:
+    found: list[Compilation] = importlib.import_module(f".{op}", __package__).compilations(capability)
     return found
 
 
@@ -194,8 +194,8 @@ def _compile_job(job: tuple[str, int, int]) -> Resources | str:
     """The kernel's resources, or why it does not compile."""
     from triton.errors import TritonError
 
-    op, number, capability = job
-    compilation = _compilations(op)[number]
+    op, capability, number = job
+    compilation = _compilations(op, capability)[number]
     try:
         return compiled(compilation, capability)
     except TritonError as error:

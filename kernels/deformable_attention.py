@@ -470,21 +470,22 @@ _FULL_SIZES = (12, 12, 24, 24, 48, 48)
 _BITS = {"fp32": 32, "fp16": 16, "bf16": 16}
 
 
-def compilations() -> list[Compilation]:
-    """Both kernels at the shape of `full`, 8 heads of 32 (`edge` has no such layer), in all types and rows of the table.
+def compilations(capability: int) -> list[Compilation]:
+    """What `full` launches on a card of this compute capability, 8 heads of 32 (`edge` has no such layer): both kernels in all
+    types.
 
     Also with locations in float32 beside values of 16 bits, as autocast gives them.
     """
-    found: dict[str, Compilation] = {}
+    found = []
     for name, kernel, variants in (
         ("deformable", _deformable_kernel, [{}]),
         ("deformable_backward", _deformable_backward_kernel, [{"DETERMINISTIC": no} for no in (False, True)]),
     ):
-        for rows, dtype, variant in itertools.product(launches.table()[name].values(), _BITS, variants):
+        for (dtype, bits), variant in itertools.product(_BITS.items(), variants):
+            row = launches.row(name, 32, bits, capability)
             for places in dict.fromkeys((dtype, "fp32")):
-                compilation = _compilation(name, kernel, rows[32, _BITS[dtype]], 32, dtype, places, variant)
-                found[compilation.name] = compilation
-    return list(found.values())
+                found.append(_compilation(name, kernel, row, 32, dtype, places, variant))
+    return found
 
 
 def _compilation(

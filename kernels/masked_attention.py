@@ -25,6 +25,7 @@ other), one for a block of pixels (dk, dv). Each adds up its own results in a fi
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -408,8 +409,8 @@ def unfused_cost(
     return Cost(4 * product, values + softmax + 2 * (scores + seen + asking) + 2 * asking, 8)
 
 
-def compilations() -> list[Compilation]:
-    """Every kernel for the mask decoder of `full`, in all types and rows of the table.
+def compilations(capability: int) -> list[Compilation]:
+    """What the mask decoder of `full` launches on a card of this compute capability, in all types.
 
     That has 8 heads of 32; the 6 of `edge` only change by how much addresses grow.
     """
@@ -421,36 +422,20 @@ def compilations() -> list[Compilation]:
         ("masked_attention_dkv", _masked_attention_dkv_kernel, "", {}),
     ]
     found = []
-    for name, kernel, variant, flags in variants:
-        for card, rows in launches.table()[name].items():
-            for dtype, bits in (("fp32", 32), ("fp16", 16), ("bf16", 16)):
-                row = rows[32, bits]
-                signature = {
-                    **dict.fromkeys(
-                        ("q_ptr", "k_ptr", "v_ptr", "logits_ptr", "o_ptr", "do_ptr"), f"*{dtype}"
-                    ),
-                    **dict.fromkeys(("dq_ptr", "dk_ptr", "dv_ptr"), f"*{dtype}"),
-                    **dict.fromkeys(("lse_ptr", "delta_ptr"), "*fp32"),
-                    **dict.fromkeys(("queries", "pixels", "splits"), "i32"),
-                    "open_ptr": "*i1",
-                    "scale": "fp32",
-                    **({} if "parts_ptr" in flags else parts),
-                }
-                constants = {
-                    "HEADS": 8,
-                    "HEAD": 32,
-                    "BLOCK_Q": row.block_q,
-                    "BLOCK_K": row.block_k,
-                    **flags,
-                }
-                found.append(
-                    Compilation(
-                        f"{name}{variant} {dtype} row {card}",
-                        kernel,
-                        signature,
-                        constants,
-                        row,
-                        multiplies=bits == 16,
-                    )
-                )
+    for (name, kernel, variant, flags), (dtype, bits) in itertools.product(
+        variants, (("fp32", 32), ("fp16", 16), ("bf16", 16))
+    ):
+        row = launches.row(name, 32, bits, capability)
+        typed = "q_ptr", "k_ptr", "v_ptr", "logits_ptr", "o_ptr", "do_ptr", "dq_ptr", "dk_ptr", "dv_ptr"
+        signature = {
+            **dict.fromkeys(typed, f"*{dtype}"),
+            **dict.fromkeys(("lse_ptr", "delta_ptr"), "*fp32"),
+            **dict.fromkeys(("queries", "pixels", "splits"), "i32"),
+            "open_ptr": "*i1",
+            "scale": "fp32",
+            **({} if "parts_ptr" in flags else parts),
+        }
+        constants = {"HEADS": 8, "HEAD": 32, "BLOCK_Q": row.block_q, "BLOCK_K": row.block_k, **flags}
+        title = f"{name}{variant} {dtype}"
+        found.append(Compilation(title, kernel, signature, constants, row, multiplies=bits == 16))
     return found

@@ -74,7 +74,7 @@ from .triton_or_not import tl, triton
 
 _LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 _LN_2: tl.constexpr = tl.constexpr(0.6931471805599453)
-_ELEMENTWISE = Launch(block_q=1024, block_k=1024, warps=4, stages=1)
+_ELEMENTWISE = Launch(block_q=1024, block_k=1024, warps=8, stages=1)
 """Of the kernels that go element by element: nothing in them depends on the card."""
 _MEAN_REGISTERS = 64
 """Registers of a thread that running means may take."""
@@ -1288,7 +1288,7 @@ def _partial_cost(
     )
 
 
-def compilations(capability: int = 80) -> list[Compilation]:
+def compilations(capability: int) -> list[Compilation]:
     """What `edge` and `full` launch on a card of this compute capability: 6 sentences over 10 ticks, picture and sound.
 
     What sound changes, smaller blocks, is compiled in float16 alone; what goes element by element, for `full` alone.

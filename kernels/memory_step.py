@@ -36,6 +36,7 @@ and then an attention's backward with one query tick over R + 1 key ticks: `atte
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -760,11 +761,11 @@ class _Counted(TorchDispatchMode):
         return out
 
 
-def compilations() -> list[Compilation]:
-    """Both kernels in all types for the head sizes of `edge` and `full` and every row of the table for them. That of the step
-    twice: with all outputs, and as an engine runs it, in place with the ring's part given. All with splits; without them it
-    is less code."""
-    return [*_ring_compilations(), *_step_compilations()]
+def compilations(capability: int) -> list[Compilation]:
+    """What `edge` and `full` launch on a card of this compute capability: both kernels in all types. That of the step twice:
+    with all outputs, and as an engine runs it, in place with the ring's part given. All with splits; without them it is less
+    code."""
+    return [*_ring_compilations(capability), *_step_compilations(capability)]
 
 
 _TYPES = {"fp32": 32, "fp16": 16, "bf16": 16}
@@ -772,8 +773,8 @@ _HEADS = {32: 6, 128: 8}
 """Of `edge` and of `full`, by their size."""
 
 
-def _ring_compilations() -> Iterator[Compilation]:
-    for kind, head, row in _rows("memory_ring"):
+def _ring_compilations(capability: int) -> Iterator[Compilation]:
+    for kind, head, row in _rows("memory_ring", capability):
         signature = {
             **_pointers(kind, "q k v ring_k ring_v o"),
             **_pointers("i1", "ring_seen"),
@@ -786,8 +787,8 @@ def _ring_compilations() -> Iterator[Compilation]:
         yield _compilation("memory_ring", _memory_ring_kernel, kind, head, signature, {}, row)
 
 
-def _step_compilations() -> Iterator[Compilation]:
-    for kind, head, row in _rows("memory_step"):
+def _step_compilations(capability: int) -> Iterator[Compilation]:
+    for kind, head, row in _rows("memory_step", capability):
         signature = {
             **_pointers(kind, "q k v ring_k ring_v text_q text_k text_v partial_o inner attended text_o"),
             **_pointers("i1", "ring_seen text_mask"),
@@ -807,12 +808,10 @@ def _step_compilations() -> Iterator[Compilation]:
         yield _compilation(name, _memory_step_kernel, kind, head, signature, constants, row)
 
 
-def _rows(kernel: str) -> Iterator[tuple[str, int, Launch]]:
-    """(type, head size, launch), each once."""
-    cards = launches.table()[kernel].values()
-    found = {(head, bits, row) for rows in cards for (head, bits), row in rows.items() if head in _HEADS}
-    for head, bits, row in sorted(found, key=repr):
-        yield from ((kind, head, row) for kind in _TYPES if _TYPES[kind] == bits)
+def _rows(kernel: str, capability: int) -> Iterator[tuple[str, int, Launch]]:
+    """(type, head size, launch)"""
+    for head, (kind, bits) in itertools.product(_HEADS, _TYPES.items()):
+        yield kind, head, launches.row(kernel, head, bits, capability)
 
 
 def _pointers(kind: str, names: str) -> dict[str, str]:

@@ -512,8 +512,8 @@ def unfused_cost(
     return Cost(4 * product + 2 * projection, (gates + values + scores + mean) * itemsize, 30)
 
 
-def compilations() -> list[Compilation]:
-    """Every kernel for `edge` (6 heads of 32) and `full` (4 heads of 64), in all rows of the table and all types.
+def compilations(capability: int) -> list[Compilation]:
+    """What `edge` (6 heads of 32) and `full` (4 heads of 64) launch on a card of this compute capability, in all types.
 
     Under autocast q, k, v and W are bfloat16, what is added up float32.
     """
@@ -529,40 +529,22 @@ def compilations() -> list[Compilation]:
     ):
         if dtype != outer and name == "prompt_dq":
             continue  # it takes nothing of the outer type
-        for card, rows in launches.table()[name].items():
-            row = rows[head, 32 if dtype == "fp32" else 16]
-            inner = (
-                "q_ptr",
-                "k_ptr",
-                "v_ptr",
-                "weight_ptr",
-                "d_attended_ptr",
-                "attended_ptr",
-                "dk_ptr",
-                "dv_ptr",
-            )
-            outside = "queries_ptr", "source_ptr", "bias_ptr", "gate_attention_ptr", "gate_mean_ptr"
-            results = "prompted_ptr", "mean_ptr", "d_source_ptr"
-            signature = {
-                **dict.fromkeys(inner, f"*{dtype}"),
-                **dict.fromkeys((*outside, *results), f"*{outer}"),
-                **dict.fromkeys(("lse_ptr", "delta_ptr", "dq_ptr", "of_each_cue_ptr"), "*fp32"),
-                **dict.fromkeys(("queries", "cues"), "i32"),
-                "mask_ptr": "*i1",
-                "scale": "fp32",
-            }
-            constants = {"HEADS": heads, "HEAD": head, "BLOCK_Q": row.block_q, "BLOCK_K": row.block_k}
-            if kernel is _prompt_kernel:
-                constants["BLOCK_E"] = 1 << (heads * head - 1).bit_length()
-                constants["VALUE"] = _value_columns(head, 4 if dtype == "fp32" else 2)
-            found.append(
-                Compilation(
-                    f"{name} {preset} {dtype}{' autocast' if dtype != outer else ''} row {card}",
-                    kernel,
-                    signature,
-                    constants,
-                    row,
-                    multiplies=dtype != "fp32",
-                )
-            )
+        row = launches.row(name, head, 32 if dtype == "fp32" else 16, capability)
+        inner = "q_ptr", "k_ptr", "v_ptr", "weight_ptr", "d_attended_ptr", "attended_ptr", "dk_ptr", "dv_ptr"
+        outside = "queries_ptr", "source_ptr", "bias_ptr", "gate_attention_ptr", "gate_mean_ptr"
+        results = "prompted_ptr", "mean_ptr", "d_source_ptr"
+        signature = {
+            **dict.fromkeys(inner, f"*{dtype}"),
+            **dict.fromkeys((*outside, *results), f"*{outer}"),
+            **dict.fromkeys(("lse_ptr", "delta_ptr", "dq_ptr", "of_each_cue_ptr"), "*fp32"),
+            **dict.fromkeys(("queries", "cues"), "i32"),
+            "mask_ptr": "*i1",
+            "scale": "fp32",
+        }
+        constants = {"HEADS": heads, "HEAD": head, "BLOCK_Q": row.block_q, "BLOCK_K": row.block_k}
+        if kernel is _prompt_kernel:
+            constants["BLOCK_E"] = 1 << (heads * head - 1).bit_length()
+            constants["VALUE"] = _value_columns(head, 4 if dtype == "fp32" else 2)
+        title = f"{name} {preset} {dtype}" + (" autocast" if dtype != outer else "")
+        found.append(Compilation(title, kernel, signature, constants, row, multiplies=dtype != "fp32"))
     return found
