@@ -21,6 +21,8 @@ from refavs_rt.kernels.partial_attention import band_mask
 NAMES = (
     "inner", "text_o", "dq", "dk", "dv", "dtext_q", "dtext_k", "dtext_v", "dweight", "dbeta",
 )  # fmt: skip
+LARGE = 30.0
+"""Of what queries and keys of the kind "large" are multiplied by."""
 KERNELS = ("visual", "text", "dq", "dkv", "dtext")
 
 
@@ -52,7 +54,7 @@ def inputs(case: Case) -> tuple[list[Tensor], Tensor, Tensor]:
         3, case.clips, case.sentences, case.length, width, dtype=torch.float64
     )
     if case.kind == "large":
-        q, k, text_q, text_k = (30 * x for x in (q, k, text_q, text_k))
+        q, k, text_q, text_k = (LARGE * x for x in (q, k, text_q, text_k))
     text_mask = torch.rand(case.clips, case.sentences, case.length) < 0.6
     text_mask[..., torch.randint(case.length, ())] = True
     if case.seen == "all":
@@ -173,7 +175,10 @@ def gradients(
 
 @contextmanager
 def launched(block_q: int, block_k: int) -> Iterator[None]:
-    """All kernels with these blocks, so that small shapes have several and large ones few."""
+    """All kernels with these blocks, so that small shapes have several and large ones few: fewer in the interpreter, which is
+    slow, than on a card, which has not the shared memory."""
+    if torch.cuda.is_available():
+        block_q, block_k = min(block_q, 32), min(block_k, 32)
     with ExitStack() as stack:
         for name in KERNELS:
             stack.enter_context(
@@ -205,7 +210,8 @@ def check_kernels(case: Case, dtype: torch.dtype, device: torch.device) -> None:
 
     What is lost, relative to the largest element: the rounding of results, p, ds, o and do to `dtype`, several of each in a
     row; and one of the scores in float32, which the exponential turns from an absolute into a relative error. dweight and
-    dbeta are sums over P * C products, whose roundings add up like a random walk.
+    dbeta are sums over P * C products, whose roundings add up like a random walk. In 16 bits the folded do is rounded before it
+    meets v, and delta is not: an error of ds that does not fall with p, which then meets queries and keys of their size.
     """
     if dtype == torch.bfloat16 and device.type == "cpu":
         pytest.skip("Triton's interpreter computes bfloat16 wrongly")
@@ -226,6 +232,8 @@ def check_kernels(case: Case, dtype: torch.dtype, device: torch.device) -> None:
     summed = math.sqrt(case.tokens * case.heads * case.head_size)
     for name, a, b in zip(NAMES, found, expected, strict=True):
         scale = max(1.0, float(b.abs().max()), summed if name in ("dweight", "dbeta") else 0.0)
+        if case.kind == "large" and dtype != torch.float32 and name in ("dq", "dk", "dtext_q", "dtext_k"):
+            scale = max(scale, LARGE)
         assert a.dtype == (torch.float32 if name in ("dweight", "dbeta") else dtype)
         torch.testing.assert_close(a.cpu().double(), b, atol=tolerance * scale, rtol=0.0, msg=named(name))
 
