@@ -1,7 +1,7 @@
 """`python -m refavs_rt.kernels.aot`: compile every kernel for every card with no GPU, and check what came out.
 
 A kernel that spills registers at a configured size, or asks for more shared memory than a card has, fails the check; so does
-one of 16-bit products without the instructions of the card's matrix units.
+one of products without the instructions of the card's matrix units.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -45,10 +46,9 @@ CARDS = {
     120: ("RTX 5090", 99),
 }
 """Compute capability -> a card that has it, and the KiB of shared memory that a block may take."""
-_MATRIX = re.compile(
-    r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P[0-9T]+\s+)?(?:HMMA|HGMMA|UTC[A-Z]*MMA)\b", re.MULTILINE
-)
-"""Instructions of the matrix units for 16-bit types, in a listing of machine code."""
+_MATRIX = re.compile(r"HMMA|HGMMA|UTC[A-Z]*MMA")
+"""Instructions of the matrix units for 16-bit types and TF32."""
+_INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P[0-9T]+\s+)?([A-Z][A-Z0-9_]*)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ class Resources:
     """Stored and loaded for want of registers."""
     shared_bytes: int
     """Of a block."""
-    multiplies: bool
-    """Whether it has 16-bit products, which belong to the matrix units."""
+    instructions: int
     matrix_instructions: int
-    """For products of 16 bits; 0 where it has none, since nobody looked."""
+    multiplies: bool
+    """Whether it has products, which belong to the matrix units."""
 
     def faults(self) -> Iterator[str]:
         """What is wrong with it."""
@@ -77,7 +77,7 @@ class Resources:
         if self.shared_bytes > limit * 1024:
             yield f"{where} takes {self.shared_bytes:,} bytes of shared memory, and there are {limit} KiB"
         if self.multiplies and not self.matrix_instructions:
-            yield f"{where} multiplies 16-bit types outside the matrix units"
+            yield f"{where} multiplies outside the matrix units"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -131,14 +131,16 @@ def compiled(compilation: Compilation, capability: int) -> Resources:
         raise RuntimeError(
             f"ptxas said nothing of {compilation.name} for sm_{capability}: {log.getvalue()!r}"
         )
+    instructions = _instructions(kernel.asm["cubin"])
     return Resources(
         compilation.name,
         capability,
         int(registers[1]),
         sum(map(int, spills)),
         int(kernel.metadata.shared),
+        sum(instructions.values()),
+        sum(count for name, count in instructions.items() if _MATRIX.fullmatch(name)),
         compilation.multiplies,
-        _matrix_instructions(kernel.asm["cubin"]) if compilation.multiplies else 0,
     )
 
 
@@ -166,7 +168,7 @@ def built(compilation: Compilation, capability: int) -> Any:
     return triton.compile(source, target=target, options=compilation.launch.options)
 
 
-def _matrix_instructions(cubin: bytes) -> int:
+def _instructions(cubin: bytes) -> Counter[str]:
     from triton import knobs
 
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
@@ -174,7 +176,7 @@ def _matrix_instructions(cubin: bytes) -> int:
         file.flush()
         disassembler = [knobs.nvidia.nvdisasm.path, "-c", file.name]
         listing = subprocess.run(disassembler, capture_output=True, text=True, check=True).stdout
-    return len(_MATRIX.findall(listing))
+    return Counter(_INSTRUCTION.findall(listing))
 
 
 def _jobs(ops: Iterable[str], cards: Iterable[int]) -> Iterator[tuple[str, int, int]]:

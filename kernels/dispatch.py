@@ -1,7 +1,8 @@
 """Which form of an op runs: its reference in plain torch, or its Triton kernel.
 
 The rule, the same for every op: the kernel runs where all tensors are on a CUDA device, are float32, float16 or bfloat16, and
-the head size is one of `HEAD_SIZES`; the reference runs everywhere else. `forced` overrides it, for tests and measurements.
+the head size is one of `HEAD_SIZES`; the reference runs everywhere else, and where an op says of a shape that the reference was
+measured to be faster. `forced` overrides it, for tests and measurements.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ Form = Literal["reference", "kernel"]
 HEAD_SIZES = (16, 32, 64, 128)
 """Sizes of a head for which there are kernels: a tile has as many columns."""
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-"""What kernels take; sums, softmax and means are float32 in all of them."""
+"""What kernels take; sums, softmax and means are float32 in all of them. Products of float32 are made of three of TF32 on the
+matrix units (`tf32x3`), which lose about as little as float32 itself: on an H200 results lay as near to float64 as torch's."""
 
 _forced: Form | None = None
 
@@ -44,8 +46,11 @@ def forced(form: Form) -> Iterator[None]:
         _forced = before
 
 
-def runs_kernel(op: str, head_size: int, *tensors: Tensor) -> bool:
+def runs_kernel(op: str, head_size: int, *tensors: Tensor, slow: bool = False) -> bool:
     """Whether the op named `op` takes its kernel for `tensors`, which are on one device and, if floats, of one type.
+
+    Args:
+        slow: whether the reference was measured to be faster at this shape.
 
     Raises:
         KernelError: the kernel is forced and cannot be launched.
@@ -55,7 +60,7 @@ def runs_kernel(op: str, head_size: int, *tensors: Tensor) -> bool:
     why = _refusal(head_size, tensors)
     if why and _forced == "kernel":
         raise KernelError(f"the kernel of {op} cannot run: {why}")
-    return not why
+    return not why and (not slow or _forced == "kernel")
 
 
 def _refusal(head_size: int, tensors: tuple[Tensor, ...]) -> str:

@@ -53,7 +53,7 @@ class Compilation:
     """Constant parameter -> its value."""
     launch: Launch
     multiplies: bool
-    """Whether it has `tl.dot`, whose products of 16-bit types must use the matrix units."""
+    """Whether it has `tl.dot`, whose products must use the matrix units: of 16-bit types, and of float32 as three of TF32."""
 
 
 @dataclass(frozen=True)

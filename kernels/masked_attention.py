@@ -437,5 +437,5 @@ def compilations(capability: int) -> list[Compilation]:
         }
         constants = {"HEADS": 8, "HEAD": 32, "BLOCK_Q": row.block_q, "BLOCK_K": row.block_k, **flags}
         title = f"{name}{variant} {dtype}"
-        found.append(Compilation(title, kernel, signature, constants, row, multiplies=bits == 16))
+        found.append(Compilation(title, kernel, signature, constants, row, multiplies=True))
     return found

@@ -827,4 +827,4 @@ def _compilation(
 ) -> Compilation:  # fmt: skip
     name += f" {kind} d{head} q{row.block_q} k{row.block_k} w{row.warps} s{row.stages}"
     constants = {"HEADS": _HEADS[head], "HEAD": head, "BLOCK_Q": row.block_q, "BLOCK_K": row.block_k, **flags}
-    return Compilation(name, kernel, signature, constants, row, multiplies=_TYPES[kind] == 16)
+    return Compilation(name, kernel, signature, constants, row, multiplies=True)

@@ -546,5 +546,5 @@ def compilations(capability: int) -> list[Compilation]:
             constants["BLOCK_E"] = 1 << (heads * head - 1).bit_length()
             constants["VALUE"] = _value_columns(head, 4 if dtype == "fp32" else 2)
         title = f"{name} {preset} {dtype}" + (" autocast" if dtype != outer else "")
-        found.append(Compilation(title, kernel, signature, constants, row, multiplies=dtype != "fp32"))
+        found.append(Compilation(title, kernel, signature, constants, row, multiplies=True))
     return found

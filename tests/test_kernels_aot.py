@@ -60,8 +60,8 @@ def test_a_kernel_is_compiled_and_one_that_is_too_large_is_found() -> None:
 )
 def test_faults_name_the_kernel_and_the_card(changed: dict[str, int], word: str) -> None:
     figures = {
-        "registers": 80, "spilled_bytes": 0, "shared_bytes": 99 * 1024, "multiplies": True,
-        "matrix_instructions": 8, **changed,
+        "registers": 80, "spilled_bytes": 0, "shared_bytes": 99 * 1024, "instructions": 900,
+        "matrix_instructions": 8, "multiplies": True, **changed,
     }  # fmt: skip
     faults = list(Resources("a_kernel", 89, **figures).faults())
     assert len(faults) == bool(word)

@@ -13,6 +13,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from refavs_rt.config import TEST
+from refavs_rt.kernels import dispatch
 from refavs_rt.kernels.dispatch import KernelError, forced, runs_kernel
 
 from .test_streaming import make_clip, make_model, run_clip, stream
@@ -42,6 +43,16 @@ def test_on_a_cpu_the_reference_runs_unless_the_kernel_is_forced(dtype: torch.dt
     assert not runs_kernel("an_op", 32, x)
     with forced("reference"):
         assert not runs_kernel("an_op", 32, x)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs the interpreter")
+def test_a_kernel_measured_to_be_slow_runs_only_by_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.zeros(2)
+    monkeypatch.setattr(dispatch, "_refusal", lambda *_: "")
+    assert runs_kernel("an_op", 32, x)
+    assert not runs_kernel("an_op", 32, x, slow=True)
+    with forced("kernel"):
+        assert runs_kernel("an_op", 32, x, slow=True)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs the interpreter")

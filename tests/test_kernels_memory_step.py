@@ -169,7 +169,9 @@ def cut(monkeypatch: pytest.MonkeyPatch) -> Callable[[Launch], None]:
     table = launch.launch_of
 
     def set_launch(row: Launch) -> None:
-        if torch.cuda.is_available():  # what the interpreter takes for speed is more than a card's shared memory
+        if (
+            torch.cuda.is_available()
+        ):  # what the interpreter takes for speed is more than a card's shared memory
             row = replace(row, block_q=min(row.block_q, 32), block_k=min(row.block_k, 32))
 
         def launch_of(kernel: str, *rest: Any) -> Launch:
