@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -95,7 +96,7 @@ def workloads() -> list[Workload]:
 
 
 def random_arguments(
-    shapes: dict[str, tuple[int, ...]], dtype: torch.dtype, device: torch.device, grad: bool = False
+    shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, device: torch.device, grad: bool = False
 ) -> dict[str, Tensor]:
     """Normal numbers, the same every time."""
     generator = torch.Generator().manual_seed(1)
@@ -138,8 +139,8 @@ def _steps() -> Iterator[Workload]:
                     make,
                     step.memory_step,
                     step.memory_step_reference,
-                    lambda dtype, c=counts: step.cost(itemsize=dtype.itemsize, **c),
-                    lambda dtype, c=counts: step.unfused_cost(itemsize=dtype.itemsize, **c),
+                    _by_size(step.cost, **counts),
+                    _by_size(step.unfused_cost, **counts),
                 )
 
 
@@ -162,8 +163,8 @@ def _rings() -> Iterator[Workload]:
             make,
             step.ring_attention,
             step.ring_attention_reference,
-            lambda dtype, c=counts: step.ring_cost(itemsize=dtype.itemsize, **c),
-            lambda dtype, c=counts: step.unfused_ring_cost(itemsize=dtype.itemsize, **c),
+            _by_size(step.ring_cost, **counts),
+            _by_size(step.unfused_ring_cost, **counts),
         )
 
 
@@ -256,7 +257,7 @@ def _deformables() -> Iterator[Workload]:
             locations = (own + offsets).to(device, dtype).requires_grad_(backward)
             return {**found, "locations": locations, "sizes": _FULL_SIZES}
 
-        def cost(dtype: torch.dtype, of: Callable[..., Cost], batch=batch, backward=backward) -> Cost:
+        def cost(of: Callable[..., Cost], dtype: torch.dtype, batch=batch, backward=backward) -> Cost:
             counts = batch, tokens, 8, 32, _FULL_SIZES, 4, dtype
             return of(*counts) if not backward else _sum(of(*counts), of(*counts, backward=True))
 
@@ -268,8 +269,8 @@ def _deformables() -> Iterator[Workload]:
             make,
             deformable.deformable_attention,
             deformable.deformable_attention_reference,
-            lambda dtype, cost=cost: cost(dtype, deformable.cost),
-            lambda dtype, cost=cost: cost(dtype, deformable.unfused_cost),
+            partial(cost, deformable.cost),
+            partial(cost, deformable.unfused_cost),
             backward,
         )
 
@@ -301,7 +302,7 @@ def _clips() -> Iterator[Workload]:
                         "heads": c.heads,
                     }
 
-                def cost(dtype: torch.dtype, of: Callable[..., Cost], c=shape, backward=backward) -> Cost:
+                def cost(of: Callable[..., Cost], dtype: torch.dtype, c=shape, backward=backward) -> Cost:
                     bits = dtype.itemsize * 8
                     return of(c, bits) if not backward else _sum(of(c, bits), of(c, bits, backward=True))
 
@@ -314,10 +315,17 @@ def _clips() -> Iterator[Workload]:
                     make,
                     clip.memory_clip,
                     lambda **x: clip.memory_clip_reference(**x)[:2],
-                    lambda dtype, cost=cost: cost(dtype, clip.cost),
-                    lambda dtype, cost=cost: cost(dtype, clip.unfused_cost),
+                    partial(cost, clip.cost),
+                    partial(cost, clip.unfused_cost),
                     backward,
                 )
+
+
+def _by_size(of: Callable[..., Cost], **counts: int) -> Callable[[torch.dtype], Cost]:
+    def cost(dtype: torch.dtype) -> Cost:
+        return of(itemsize=dtype.itemsize, **counts)
+
+    return cost
 
 
 def _both(of: Callable[..., Cost], counts: tuple[int, ...], backward: bool) -> Callable[[torch.dtype], Cost]:

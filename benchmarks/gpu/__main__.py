@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,9 @@ def main() -> int:
     def left() -> float:
         return float(args.seconds) - (time.monotonic() - begun)
 
+    def time_for(stage: str, seconds: float, later: int) -> bool:
+        return stage in args.compile.split(",") and left() > seconds + 70 * later
+
     import torch
 
     if not torch.cuda.is_available():
@@ -65,18 +69,11 @@ def main() -> int:
         elif stage == "ops":
             from .ops import measure_ops
 
-            collect(
-                measure_ops(lambda later=later: "ops" in args.compile and left() > 20 + 80 * later, say),
-                results,
-                "ops",
-                args.out,
-            )
+            collect(measure_ops(partial(time_for, stage, 20.0, later), say), results, "ops", args.out)
         elif stage == "network":
             from .network import measure_networks
 
-            networks = measure_networks(
-                args.presets.split(","), lambda later=later: left() > 60 + 60 * later, say
-            )
+            networks = measure_networks(args.presets.split(","), partial(time_for, stage, later=later), say)
             collect(networks, results, "network", args.out)
         else:
             print(f"error: no stage {stage!r}; there are tests, ops and network", file=sys.stderr)
