@@ -314,7 +314,7 @@ def attention_gradients(
 
 
 def _is_slow(q: Tensor, heads: int) -> bool:
-    """Whether the reference is faster: tiles of three TF32 products a float32 one have no registers for large blocks of 128."""
+    """Whether the reference is faster: float32 rows of 128 channels leave registers for the smallest blocks alone."""
     return q.dtype == torch.float32 and q.shape[-1] // heads == 128 and q.shape[-2] > 1
 
 
@@ -615,20 +615,22 @@ def _memory_kernel(
 @triton.jit
 def _query_gradients(q, do, lse, delta, k, v, keep, dq, scale):
     """dq of a block of queries, but for 1 / sqrt(d), with one more block of keys; lse to the base 2."""
-    scores = tl.dot(q, tl.trans(k), input_precision="tf32x3") * scale - lse[:, None]
+    precision: tl.constexpr = "tf32x3" if q.shape[1] < 128 else "ieee"  # registers
+    scores = tl.dot(q, tl.trans(k), input_precision=precision) * scale - lse[:, None]
     p = tl.exp2(tl.where(keep[None, :], scores, float("-inf")))
-    ds = p * (tl.dot(do, tl.trans(v), input_precision="tf32x3") - delta[:, None])
-    return dq + tl.dot(ds.to(k.dtype), k, input_precision="tf32x3")
+    ds = p * (tl.dot(do, tl.trans(v), input_precision=precision) - delta[:, None])
+    return dq + tl.dot(ds.to(k.dtype), k, input_precision=precision)
 
 
 @triton.jit
 def _key_gradients(k, v, key_keep, q, do, lse, delta, query_keep, dk, dv, scale):
     """dk, but for 1 / sqrt(d), and dv of a block of keys with one more block of queries; lse to the base 2."""
-    scores = tl.dot(k, tl.trans(q), input_precision="tf32x3") * scale - lse[None, :]
+    precision: tl.constexpr = "tf32x3" if q.shape[1] < 128 else "ieee"
+    scores = tl.dot(k, tl.trans(q), input_precision=precision) * scale - lse[None, :]
     p = tl.exp2(tl.where(key_keep[:, None] & query_keep[None, :], scores, float("-inf")))
-    ds = p * (tl.dot(v, tl.trans(do), input_precision="tf32x3") - delta[None, :])
-    dk += tl.dot(ds.to(q.dtype), q, input_precision="tf32x3")
-    dv += tl.dot(p.to(do.dtype), do, input_precision="tf32x3")
+    ds = p * (tl.dot(v, tl.trans(do), input_precision=precision) - delta[None, :])
+    dk += tl.dot(ds.to(q.dtype), q, input_precision=precision)
+    dv += tl.dot(p.to(do.dtype), do, input_precision=precision)
     return dk, dv
 
 
@@ -1318,7 +1320,7 @@ def compilations(capability: int) -> list[Compilation]:
                     if argument not in constants
                 }
                 full_name = f"{name}_{head_size}_{kind}" + ("_sound" if sound else "")
-                multiplies = "D" in constants
+                multiplies = "D" in constants and (bits == 16 or head_size < 128)
                 found[key] = Compilation(full_name, kernel, signature, constants, launch, multiplies)
     return list(found.values())
 
