@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from refavs_rt.dataset import ClipMedia
 from refavs_rt.train.ablate.clips import EvaluationClip
 from refavs_rt.train.ablate.observation import Context
 from refavs_rt.train.batches import WINDOW_S
-from refavs_rt.train.data import ClipMedia
 from refavs_rt.train.material import Pack
 
 T = TypeVar("T")

@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from refavs_rt.config import TEST
+from refavs_rt.dataset import DataError
 from refavs_rt.train.batches import BatchConfig, BatchPlan, Clip, SceneClips
-from refavs_rt.train.data import DataError
 from refavs_rt.train.data_source import SceneSource
 from refavs_rt.train.distributed import DistributedError, SharedError, World, open_world
 from refavs_rt.train.loop import TrainConfig, Trainer, TrainingError

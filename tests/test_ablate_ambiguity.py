@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from refavs_rt.dataset import DataError, Row
 from refavs_rt.train.ablate import clips as clips_module
 from refavs_rt.train.ablate.ambiguity import (
     LEVELS_ON_DISK,
@@ -22,7 +23,6 @@ from refavs_rt.train.ablate.bootstrap import compare
 from refavs_rt.train.ablate.clips import DiskClips
 from refavs_rt.train.ablate.ladder import LEVELS, Ladder, ladders
 from refavs_rt.train.ablate.observation import ALL
-from refavs_rt.train.data import DataError, Row
 from refavs_rt.train.material import Pack
 from refavs_rt.train.scenes import Expression, Scene, SceneGenerator
 

@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from refavs_rt.config import RunConfig
+from refavs_rt.dataset import DataError
 from refavs_rt.log_mel import log_mel
 from refavs_rt.train.ablate.clips import (
     FRAME_SIZE,
@@ -28,7 +29,6 @@ from refavs_rt.train.ablate.clips import (
     told,
 )
 from refavs_rt.train.ablate.observation import ALL, NULL, Context, Observation
-from refavs_rt.train.data import DataError
 from refavs_rt.train.material import Pack
 from refavs_rt.train.scenes import Expression, SceneGenerator
 from refavs_rt.train.scenes.writer import write_dataset

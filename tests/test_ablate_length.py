@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from refavs_rt.config import RunConfig
+from refavs_rt.dataset import DataError
 from refavs_rt.model.run_folder import CheckpointError
 from refavs_rt.train.ablate import clips as clips_module
 from refavs_rt.train.ablate.bootstrap import compare
@@ -26,7 +27,6 @@ from refavs_rt.train.ablate.length import (
     scene_stream,
 )
 from refavs_rt.train.ablate.observation import ALL, NULL
-from refavs_rt.train.data import DataError
 from refavs_rt.train.material import Pack
 from refavs_rt.train.scenes import SceneGenerator
 from refavs_rt.train.scenes.motion import Camera

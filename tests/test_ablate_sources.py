@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from refavs_rt.dataset import DataError
 from refavs_rt.train.ablate import clips as clips_module
 from refavs_rt.train.ablate.bootstrap import compare
 from refavs_rt.train.ablate.clips import DiskClips
@@ -34,7 +35,6 @@ from refavs_rt.train.ablate.sources import (
     run,
     with_three_sounds,
 )
-from refavs_rt.train.data import DataError
 from refavs_rt.train.material import Pack
 from refavs_rt.train.scenes import Expression, Scene, SceneGenerator
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from refavs_rt.dataset import DataError
 from refavs_rt.train.ablate.bootstrap import Comparison, Estimate, compare
 from refavs_rt.train.ablate.chart import write_chart
 from refavs_rt.train.ablate.observation import ALL, NULL, Experiment, Matrix, Observation
 from refavs_rt.train.ablate.table import BEGIN, END, UNREAD, read_reading, write_tables
-from refavs_rt.train.data import DataError
 
 ROWS = [
     Comparison("as it is", ALL, 12, 7, Estimate(0.61234567, 0.5, 0.7), None, "baseline"),

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from refavs_rt.dataset import DataError
 from refavs_rt.train import data_check
 from refavs_rt.train.cli import main
-from refavs_rt.train.data import DataError
 from refavs_rt.train.data_check import Counts, Report, check
 from refavs_rt.train.data_check_cli import describe
 
 from .ref_avs_tree import FRAMES, write_clips_of, write_tone, write_tree
-from .test_data import REAL_TABLE, needs_real_table
+from .test_dataset import REAL_TABLE, needs_real_table
 
 SPLITS = ("train", "train", "train", "val", "test_s")
 

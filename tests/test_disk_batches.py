@@ -15,15 +15,15 @@ from PIL import Image
 from scipy.io import wavfile
 from torch.nn import functional
 
+from refavs_rt.dataset import DataError
 from refavs_rt.log_mel import log_mel
 from refavs_rt.train.batches import Batch, BatchConfig, BatchPlan, Clip, clip_rng, collate, plan_batch
-from refavs_rt.train.data import DataError
 from refavs_rt.train.data_source import open_source
 from refavs_rt.train.disk_batches import DiskClips, DiskSource
 from refavs_rt.train.shares import Shares
 
 from .ref_avs_tree import FRAMES, disc, write_clip, write_clips_of, write_tone, write_tree
-from .test_data import REAL_TABLE, needs_real_table
+from .test_dataset import REAL_TABLE, needs_real_table
 
 CONFIG = BatchConfig(
     image_size=64, late_image_size=96, late_from_step=50, sentences=4, shapes=((10, 3),), decoded_ticks=4

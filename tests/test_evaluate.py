@@ -15,12 +15,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from refavs_rt.train import data
+from refavs_rt import dataset
+from refavs_rt.dataset import DataError
 from refavs_rt.train.cli import main
-from refavs_rt.train.data import DataError
 from refavs_rt.train.evaluate import EvaluateConfig, evaluate
 
-from .test_data import FRAMES, mask_at, sound_of, write_clip, write_table
+from .test_dataset import FRAMES, mask_at, sound_of, write_clip, write_table
 
 SIDE = 8
 # uid, split, fid, exp, kind, other recording, swap. The clips a and b take turns, as in the real table.
@@ -265,7 +265,7 @@ def test_split_and_limit(tmp_path: Path) -> None:
 def test_pairing_of_frames_and_sound(
     tree: Path, monkeypatch: pytest.MonkeyPatch, pairing: Any, begin: int
 ) -> None:
-    monkeypatch.setattr(data, "log_mel", lambda samples: samples.copy())
+    monkeypatch.setattr(dataset, "log_mel", lambda samples: samples.copy())
     predictor = KnownPredictor()
     evaluate(predictor, tree, EvaluateConfig(pairing=pairing))
     assert [texts for _, _, texts in predictor.calls] == [

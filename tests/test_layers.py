@@ -25,7 +25,12 @@ ALLOWED = {
 CORE_PACKAGES = {"numpy", "onnxruntime", "tokenizers", *sys.stdlib_module_names}
 """All that the core may import: it runs on a device, where there is no torch."""
 
-OPTIONAL_MODULES = {"refavs_rt.engines.torch": {"model", "torch"}}
+OPTIONAL_MODULES = {
+    "refavs_rt.dataset": {"PIL", "scipy"},
+    "refavs_rt.engines.cuda": {"cuda"},
+    "refavs_rt.engines.tensorrt_library": {"tensorrt", "tensorrt_rtx"},
+    "refavs_rt.engines.torch": {"model", "torch"},
+}
 """Modules of the core that need more, and what: each is imported only by whoever asks for it by name."""
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from refavs_rt.dataset import DataError, read_sound
 from refavs_rt.log_mel import log_mel
 from refavs_rt.train import log_mel_cache
-from refavs_rt.train.data import DataError, read_sound
 from refavs_rt.train.log_mel_cache import LogMelCache
 
 from .ref_avs_tree import write_tone

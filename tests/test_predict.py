@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from refavs_rt.bundle import TOKENIZER
 from refavs_rt.config import TEST, RunConfig
+from refavs_rt.dataset import DataError
 from refavs_rt.engines import Arrays
 from refavs_rt.model.run_folder import CheckpointError
 from refavs_rt.model.text import minilm_folder
@@ -21,10 +22,9 @@ from refavs_rt.tokenizer import SentenceCutWarning, Tokenizer
 from refavs_rt.train.batches import normalise
 from refavs_rt.train.checkpoint import save_weights, write_json
 from refavs_rt.train.cli import main
-from refavs_rt.train.data import DataError
 from refavs_rt.train.predict import BundlePredictor, Predictor, TorchPredictor
 
-from .test_data import write_clip, write_table
+from .test_dataset import write_clip, write_table
 from .tiny_bundle import TRAINING, tiny_model, write_tiny_bundle
 
 TEXTS = [

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from refavs_rt.dataset import read_clip, read_table
 from refavs_rt.train.cli import main
-from refavs_rt.train.data import read_clip, read_table
 from refavs_rt.train.material import Pack
 from refavs_rt.train.scenes import SPLITS, SceneGenerator, writer
 from refavs_rt.train.scenes.writer import DatasetError, write_dataset

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.io import wavfile
 
-from refavs_rt.train.wav import decode_wav
+from refavs_rt.wav import decode_wav
 
 COUNT = 1_001
 

@@ -237,11 +237,11 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
 def _user_errors() -> tuple[type[Exception], ...]:
     """Errors that are the user's to mend: shown as one line, without a traceback."""
     from refavs_rt.bundle import BundleError
+    from refavs_rt.dataset import DataError
     from refavs_rt.engines import EngineError
     from refavs_rt.model.hub import WeightsError
 
     from .checkpoint import CheckpointError
-    from .data import DataError
     from .distributed import DistributedError
     from .material import MaterialError
     from .train_config import TrainingError

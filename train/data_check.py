@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from .data import (
+from refavs_rt.dataset import (
     SPLITS,
     DataError,
     Row,
@@ -27,7 +27,7 @@ from .data import (
     read_picture,
     sound_path,
 )
-from .wav import decode_wav
+from refavs_rt.wav import decode_wav
 
 USUAL_FRAMES = 10
 """Of a clip of Ref-AVS."""

@@ -15,8 +15,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from .batches import WINDOW_S, BatchConfig, BatchPlan, Clip, named_referents, normalise
-from .data import (
+from refavs_rt.dataset import (
     DataError,
     Row,
     count_frames,
@@ -26,6 +25,8 @@ from .data import (
     read_table,
     sound_path,
 )
+
+from .batches import WINDOW_S, BatchConfig, BatchPlan, Clip, named_referents, normalise
 from .log_mel_cache import LogMelCache
 
 _TRIES = 20

@@ -12,11 +12,12 @@ import numpy as np
 from tqdm import tqdm
 
 from refavs_rt.config import RunConfig
+from refavs_rt.dataset import DataError, Row, Table, read_clip, read_table
 
 from .batches import WINDOW_S
-from .data import DataError, Row, Table, read_clip, read_masks, read_table
 from .metrics import FrameScores, Summary, authors, per_expression, score_frames
 from .predict import Predictor
+from .truth import read_masks
 
 Pairing = Literal["dataset", "live"]
 

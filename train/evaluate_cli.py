@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, TextIO, get_args
 from tqdm import tqdm
 
 from refavs_rt.config import MemoryMean, RunConfig
+from refavs_rt.dataset import SPLITS, DataError
 from refavs_rt.tokenizer import SentenceCutWarning
-
-from .data import SPLITS, DataError
 
 if TYPE_CHECKING:
     from .predict import Predictor

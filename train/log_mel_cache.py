@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refavs_rt.config import MEL_BINS, PATCH_FRAMES
-
-from .data import DataError, log_mel_patches, read_sound
+from refavs_rt.dataset import DataError, log_mel_patches, read_sound
 
 _FORMAT = 1
 """Of the files; to be raised with every change of what a patch is."""

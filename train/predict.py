@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from refavs_rt.config import MEL_BINS, PATCH_FRAMES, ModelConfig, RunConfig
+from refavs_rt.dataset import DataError
 from refavs_rt.engines.base import Arrays, Engine
 from refavs_rt.model.eemc import EEMC
 from refavs_rt.model.run_folder import TOKENIZER, WEIGHTS, CheckpointError, load_run
@@ -19,7 +20,6 @@ from refavs_rt.session import Model, load
 from refavs_rt.tokenizer import Tokenizer
 
 from .batches import normalise
-from .data import DataError
 from .once import looking_once
 
 Temporal = Literal["band", "full"]

@@ -55,10 +55,10 @@ def run(args: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
+    from refavs_rt.dataset import DataError
     from refavs_rt.model.run_folder import TOKENIZER, CheckpointError, load_run
     from refavs_rt.tokenizer import Tokenizer
 
-    from .data import DataError
     from .data_source import open_validation
     from .evaluate_cli import shown_warnings
     from .texts import TextCache

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from torch.utils.data import Dataset
 
+from refavs_rt.dataset import DataError
+
 from .batches import Batch, BatchConfig, BatchPlan, Clip, ClipSource, clip_rng, collate, plan_batch
-from .data import DataError
 
 
 @dataclass

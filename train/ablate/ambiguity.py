@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from refavs_rt.config import RunConfig
+from refavs_rt.dataset import Row
 
-from ..data import Row
 from ..predict import Predictor
 from ..scenes import Scene, SceneGenerator
 from .chosen import ChosenScenes

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from refavs_rt.config import RunConfig
+from refavs_rt.dataset import SPLITS
 
-from ..data import SPLITS
 from ..evaluate_cli import check_writable, shown_warnings
 
 if TYPE_CHECKING:

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from refavs_rt.config import RunConfig
+from refavs_rt.dataset import NULL_PREFIXES, ClipMedia, DataError, Row, read_clip, read_table
 
 from ..batches import WINDOW_S
-from ..data import NULL_PREFIXES, ClipMedia, DataError, Row, read_clip, read_masks, read_table
 from ..metrics import mean_jaccard, truth_mask
 from ..predict import Predictor
 from ..scenes import Expression, Scene, SceneGenerator
+from ..truth import read_masks
 from .observation import ALL, NULL, Context, Observation, Progress
 
 SENTENCES = 6

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refavs_rt.config import SAMPLE_RATE_HZ, MemoryMean, RunConfig
+from refavs_rt.dataset import ClipMedia, DataError
 from refavs_rt.model.run_folder import CheckpointError
 
 from ..batches import WINDOW_S
-from ..data import ClipMedia, DataError
 from ..metrics import mean_jaccard
 from ..predict import Predictor
 from ..scenes import Scene, SceneGenerator

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ..data import Row, read_table
+from refavs_rt.dataset import Row, read_table
+
 from .clips import EvaluationClip
 from .observation import NULL
 

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refavs_rt.config import RunConfig
+from refavs_rt.dataset import ClipMedia
 
 from ..batches import WINDOW_S
-from ..data import ClipMedia
 from ..material import Thing
 from ..metrics import MASK_THRESHOLD, jaccard, probabilities
 from ..predict import Predictor

@@ -7,7 +7,8 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..data import DataError
+from refavs_rt.dataset import DataError
+
 from .bootstrap import FEWEST_CLIPS, RESAMPLES, Comparison, Estimate
 from .observation import ALL, NULL, Experiment
 

@@ -17,8 +17,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from refavs_rt.train import data
-from refavs_rt.train.data import (
+from refavs_rt import dataset
+from refavs_rt.dataset import (
     ClipMedia,
     DataError,
     Row,
@@ -26,10 +26,10 @@ from refavs_rt.train.data import (
     parse_table,
     read_clip,
     read_frames,
-    read_masks,
     read_rows,
     read_table,
 )
+from refavs_rt.train.truth import read_masks
 
 from .ref_avs_tree import write_clips_of
 
@@ -505,7 +505,7 @@ def test_masks_of_any_picture_mode(tmp_path: Path, mode: str) -> None:
 @pytest.fixture
 def windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """`patches` returns the samples under each patch."""
-    monkeypatch.setattr(data, "log_mel", lambda samples: samples.copy())
+    monkeypatch.setattr(dataset, "log_mel", lambda samples: samples.copy())
 
 
 @pytest.mark.usefixtures("windows")

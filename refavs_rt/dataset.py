@@ -28,9 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from refavs_rt.config import PATCH_SAMPLES, SAMPLE_RATE_HZ
-from refavs_rt.log_mel import log_mel
-
+from .config import PATCH_SAMPLES, SAMPLE_RATE_HZ
+from .log_mel import log_mel
 from .wav import decode_wav
 
 SPLITS = ("train", "val", "test_s", "test_u", "test_n")
@@ -254,20 +253,6 @@ def read_frames(
             picture = image if image.mode == "RGB" else image.convert("RGB")
             stretched[:] = np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR, box))
     return out
-
-
-def read_masks(folder: Path, row: Row, count: int) -> NDArray[np.bool_]:
-    """The truth of an expression [T, 256, 256]; empty for null expressions.
-
-    Raises:
-        DataError: a mask is missing or damaged.
-    """
-    from .metrics import truth_mask  # it takes torch, which whoever checks a data set does without
-
-    if row.is_null:
-        return np.zeros((count, 256, 256), bool)
-    paths = (mask_path(folder, row.clip, row.object_id, i) for i in range(count))
-    return np.stack([truth_mask(np.asarray(read_picture(path, "L"))) for path in paths])
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
