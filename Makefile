@@ -29,8 +29,8 @@ core: ## .venv with the core: numpy, onnxruntime, tokenizers, the compiled exten
 dev: ## complete .venv with every extra, and install the media that scenes are made of
 	$(BOOTSTRAP) dev
 
-test: dev ## dev, then all tests
-	@$(BIN)/pytest $(ARGS)
+test: dev ## dev, then all tests, a process a core
+	@$(BIN)/pytest -n logical --dist worksteal $(ARGS)
 
 bench: dev ## the benchmarks only
 	@$(BIN)/pytest --benchmark-only $(ARGS)

@@ -5,6 +5,7 @@ Imports of the training package stand in the fixtures: the kernels' tests run wh
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
@@ -48,10 +49,13 @@ def pack() -> Pack:
     for source in sorted((_ROOT / "train/material").glob("*.py")):
         digest.update(source.read_bytes())
     path = _ROOT / f"build/test-scenes-{digest.hexdigest()[:16]}.pack"
-    if not path.exists():
-        for old in path.parent.glob("test-scenes-*.pack"):
-            old.unlink()
-        build_pack(path, progress=lambda done, total: None)
+    path.parent.mkdir(exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of several test processes one builds, the others wait
+        if not path.exists():
+            for old in path.parent.glob("test-scenes-*.pack"):
+                old.unlink()
+            build_pack(path, progress=lambda done, total: None)
     return Pack.load(path)
 
 
