@@ -1,5 +1,8 @@
 """`python -m refavs_rt.kernels.aot`: compile every kernel for every card with no GPU, and check what came out.
 
+Every kernel: in each form and type in which a preset launches it, by each row of the table. What would be the same machine code
+twice, under two names, is compiled once.
+
 A kernel that spills registers at a configured size, or asks for more shared memory than a card has, fails the check; so does
 one of products without the instructions of the card's matrix units.
 """
@@ -147,8 +150,8 @@ def compiled(compilation: Compilation, capability: int) -> Resources:
 def built(compilation: Compilation, capability: int) -> Any:
     """Triton's compiled kernel, with `asm["ptx"]` and `asm["cubin"]`.
 
-    As at a launch, pointers and strides are taken to be multiples of 16; counts, which the kernels do not specialise, are any
-    number.
+    As at a launch, pointers and strides are taken to be multiples of 16, but for those whose alignment a kernel does not ask for;
+    counts, which the kernels do not specialise, are any number.
     """
     import triton
     from triton.backends.compiler import GPUTarget
@@ -157,11 +160,15 @@ def built(compilation: Compilation, capability: int) -> Any:
     names = list(compilation.kernel.arg_names)
     signature = {name: compilation.signature.get(name, "constexpr") for name in names}
     constants = {(names.index(name),): value for name, value in compilation.constants.items()}
-    general = {parameter.name for parameter in compilation.kernel.params if parameter.do_not_specialize}
+    general = {
+        parameter.name
+        for parameter in compilation.kernel.params
+        if parameter.do_not_specialize or parameter.do_not_specialize_on_alignment
+    }
     aligned = {
         (i,): [["tt.divisibility", 16]]
         for i, name in enumerate(names)
-        if signature[name].startswith("*") or (name.startswith("stride_") and name not in general)
+        if name not in general and (signature[name].startswith("*") or name.startswith("stride_"))
     }
     source = ASTSource(compilation.kernel, signature, constants, aligned)
     target = GPUTarget("cuda", capability, 32)
@@ -188,8 +195,18 @@ def _jobs(ops: Iterable[str], cards: Iterable[int]) -> Iterator[tuple[str, int, 
 
 @functools.cache
 def _compilations(op: str, capability: int) -> list[Compilation]:
+    """What an op launches on a card, each machine code once, under the first of its names."""
     found: list[Compilation] = importlib.import_module(f".{op}", __package__).compilations(capability)
-    return found
+    return list({_code(compilation): compilation for compilation in reversed(found)}.values())[::-1]
+
+
+def _code(compilation: Compilation) -> tuple[Any, ...]:
+    """What fixes the machine code for a card."""
+    names = compilation.kernel.arg_names
+    types = tuple((name, compilation.signature[name]) for name in names if name in compilation.signature)
+    values = tuple((name, compilation.constants[name]) for name in names if name in compilation.constants)
+    options = tuple(sorted(compilation.launch.options.items()))
+    return compilation.kernel, types, values, options
 
 
 def _compile_job(job: tuple[str, int, int]) -> Resources | str:

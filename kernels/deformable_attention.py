@@ -44,7 +44,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from . import launch as launches
-from .dispatch import KernelError, runs_kernel
+from .dispatch import check_extents, runs_kernel
 from .launch import Compilation, Cost, Launch
 from .triton_or_not import tl, triton
 
@@ -150,7 +150,7 @@ def deformable_attention_backward_reference(
 @torch.library.custom_op("refavs::deformable_attention", mutates_args=())
 def _op(value: Tensor, sizes: list[int], locations: Tensor, logits: Tensor) -> Tensor:
     _check(value, sizes, locations, logits)
-    if runs_kernel("deformable_attention", value.shape[-1], value, locations, logits):
+    if runs_kernel("deformable_attention", "deformable", value.shape[-1], value, locations, logits):
         return _launch_forward(value, sizes, locations, logits)
     return deformable_attention_reference(value, sizes, locations, logits)
 
@@ -167,7 +167,8 @@ def _backward_op(
     do: Tensor, value: Tensor, sizes: list[int], locations: Tensor, logits: Tensor, o: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     _check(value, sizes, locations, logits)
-    if runs_kernel("deformable_attention_backward", value.shape[-1], do, value, locations, logits, o):
+    tensors = do, value, locations, logits, o
+    if runs_kernel("deformable_attention_backward", "deformable_backward", value.shape[-1], *tensors):
         return _launch_backward(do, value, sizes, locations, logits, o)
     return deformable_attention_backward_reference(do, value, sizes, locations, logits, o)
 
@@ -378,7 +379,10 @@ def _launch_forward(value: Tensor, sizes: list[int], locations: Tensor, logits: 
     queries = locations.shape[1]
     launch = launches.launch_of("deformable", d, value.dtype, value.device)
     o = torch.empty(batch, queries, heads * d, dtype=value.dtype, device=value.device)
-    _deformable_kernel[_grid(launch, value, locations)](
+    launches.start(
+        _deformable_kernel,
+        _grid(launch, value, locations),
+        value,
         value,
         locations,
         logits,
@@ -405,7 +409,10 @@ def _launch_backward(
     scale = _scale(do, queries) if deterministic else dvalue
     dlocations = torch.empty(locations.shape, dtype=locations.dtype, device=value.device)
     dlogits = torch.empty(logits.shape, dtype=logits.dtype, device=value.device)
-    _deformable_backward_kernel[_grid(launch, value, locations)](
+    launches.start(
+        _deformable_backward_kernel,
+        _grid(launch, value, locations),
+        value,
         do,
         value,
         locations,
@@ -446,10 +453,12 @@ def _grid(launch: Launch, value: Tensor, locations: Tensor) -> tuple[int, int, i
     """
     batch, tokens, heads, d = value.shape
     queries, _, levels, points, _ = locations.shape[1:]
-    if heads * max(tokens * d, queries * d, queries * levels * points * 2) >= 2**31:
-        raise KernelError(
-            f"frames of {tokens} tokens and {queries} queries; the kernel takes fewer than 2^31 numbers in each"
-        )
+    check_extents(
+        "deformable_attention",
+        value=heads * tokens * d,
+        o=heads * queries * d,
+        locations=heads * queries * levels * points * 2,
+    )
     return heads, -(-queries // launch.block_q), batch
 
 
@@ -515,7 +524,8 @@ def _compilation(
     if deterministic:
         title += " deterministic"
     title += f" q{launch.block_q} w{launch.warps}"
-    return Compilation(title, kernel, signature, constants, launch, multiplies=False)
+    entry = name, d, _BITS[dtype]
+    return Compilation(title, kernel, signature, constants, launch, multiplies=False, entry=entry)
 
 
 def cost(

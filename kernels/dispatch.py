@@ -1,14 +1,15 @@
 """Which form of an op runs: its reference in plain torch, or its Triton kernel.
 
 The rule, the same for every op: the kernel runs where all tensors are on a CUDA device, are float32, float16 or bfloat16, and
-the head size is one of `HEAD_SIZES`; the reference runs everywhere else, and where an op says of a shape that the reference was
-measured to be faster. `forced` overrides it, for tests and measurements.
+the head size is one that the table of `launch` has rows for, which are those of the presets; the reference runs everywhere else,
+and where an op says of a shape that the reference was measured to be faster. `forced` overrides it, for tests and measurements. A
+kernel that runs and would have to count beyond 32 bits in one of its tensors raises a `KernelError` (`check_extents`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Literal
@@ -16,10 +17,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from . import launch as launches
+
 Form = Literal["reference", "kernel"]
 
 HEAD_SIZES = (16, 32, 64, 128)
-"""Sizes of a head for which there are kernels: a tile has as many columns."""
+"""Sizes of a head that kernels can be made for, a tile having as many columns: by force, or where the table has rows for them."""
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 """What kernels take; sums, softmax and means are float32 in all of them. Products of float32 are made of three of TF32 on the
 matrix units (`tf32x3`), which lose about as little as float32 itself: on an H200 results lay as near to float64 as torch's."""
@@ -46,10 +49,11 @@ def forced(form: Form) -> Iterator[None]:
         _forced = before
 
 
-def runs_kernel(op: str, head_size: int, *tensors: Tensor, slow: bool = False) -> bool:
+def runs_kernel(op: str, kernel: str, head_size: int, *tensors: Tensor, slow: bool = False) -> bool:
     """Whether the op named `op` takes its kernel for `tensors`, which are on one device and, if floats, of one type.
 
     Args:
+        kernel: what the table calls the op's kernel, or one of them.
         slow: whether the reference was measured to be faster at this shape.
 
     Raises:
@@ -58,9 +62,34 @@ def runs_kernel(op: str, head_size: int, *tensors: Tensor, slow: bool = False) -
     if _forced == "reference":
         return False
     why = _refusal(head_size, tensors)
-    if why and _forced == "kernel":
-        raise KernelError(f"the kernel of {op} cannot run: {why}")
-    return not why and (not slow or _forced == "kernel")
+    if _forced == "kernel":
+        if why:
+            raise KernelError(f"the kernel of {op} cannot run: {why}")
+        return True
+    return not why and not slow and head_size in launches.head_sizes(kernel)
+
+
+def check_extents(op: str, **numbers: int) -> None:
+    """Offsets within a tensor are 32 bits wide in the kernels.
+
+    Args:
+        numbers: by the name of a tensor, how many numbers lie between the first and the last that one program counts over.
+
+    Raises:
+        KernelError: one of them is 2^31 or more.
+    """
+    for name, number in numbers.items():
+        if number >= 2**31:
+            raise KernelError(
+                f"the kernel of {op} takes fewer than 2^31 numbers of {name}, not {number:,}: make the call smaller"
+            )
+
+
+def spanned(shape: Sequence[int], stride: Sequence[int]) -> int:
+    """How many numbers lie between the first and the last of a tensor of this shape and these strides, both counted."""
+    if 0 in shape:
+        return 0
+    return 1 + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
 
 
 def _refusal(head_size: int, tensors: tuple[Tensor, ...]) -> str:

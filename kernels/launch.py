@@ -1,13 +1,14 @@
 """What the launch of a kernel takes: block sizes by op, card, head size and type, from one table, chosen without timing.
 
-`configurations.json` is the table. A card without rows of its own takes those of the nearest older one.
+`configurations.json` is the table. It has the head sizes that a preset has, and a card without rows of its own takes those of the
+nearest older one.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,10 @@ from typing import Any
 import torch
 
 TABLE = Path(__file__).with_name("configurations.json")
+MOST_FLOAT32_ROWS = 32
+"""Of a product in float32. With 64 one configuration of a backward pass read outside memory on an H200 (Triton 3.6)."""
+_KEYS_ARE_ROWS = ("prompt_dkv", "masked_attention_dkv")
+"""Kernels whose products have a row for each key, where those of all others have one for each query or position."""
 _instead: dict[str, Launch] = {}
 
 
@@ -39,6 +44,10 @@ class Launch:
         return {"num_warps": self.warps, "num_stages": self.stages, "enable_fp_fusion": True}
 
 
+OTHER_SIZES = Launch(block_q=32, block_k=32, warps=4, stages=1)
+"""For heads of a size that the table does not have. Only a kernel that is forced meets it: nobody has timed it."""
+
+
 @dataclass(frozen=True)
 class Compilation:
     """One kernel with all that fixes its machine code, to be compiled with no GPU."""
@@ -54,6 +63,8 @@ class Compilation:
     launch: Launch
     multiplies: bool
     """Whether it has `tl.dot`, whose products must use the matrix units: of 16-bit types, and of float32 as three of TF32."""
+    entry: tuple[str, int, int] | None = None
+    """Kernel, head size and bits of the row that it is launched by; None where it takes no row."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +78,32 @@ class Cost:
     launches: int
 
 
+def start(kernel: Any, grid: Sequence[int], on: torch.Tensor, *arguments: Any, **constants: Any) -> None:
+    """Launch a kernel on the device of the tensor `on`, which need not be the current one."""
+    with torch.cuda.device_of(on):
+        kernel[tuple(grid)](*arguments, **constants)
+
+
 def launch_of(kernel: str, head_size: int, dtype: torch.dtype, device: torch.device) -> Launch:
-    """The row of the table for a kernel on a device; on a CPU, in the interpreter, that of the oldest card."""
+    """The row of the table for a kernel on a device."""
     if kernel in _instead:
         return _instead[kernel]
-    capability = 0
-    if device.type == "cuda":
-        major, minor = torch.cuda.get_device_capability(device)
-        capability = 10 * major + minor
-    return row(kernel, head_size, dtype.itemsize * 8, capability)
+    return row(kernel, head_size, dtype.itemsize * 8, capability_of(device))
+
+
+def capability_of(device: torch.device) -> int:
+    """87 for compute capability 8.7; 0, older than any card, for a CPU, where the interpreter runs."""
+    if device.type != "cuda":
+        return 0
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
+def processors_of(device: torch.device) -> int | None:
+    """How many multiprocessors a device has; None for a CPU."""
+    if device.type != "cuda":
+        return None
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
 @contextmanager
@@ -91,14 +119,25 @@ def launched_as(kernel: str, launch: Launch) -> Iterator[None]:
 
 
 def row(kernel: str, head_size: int, bits: int, capability: int) -> Launch:
-    """The row for compute capability `capability` (87 for 8.7), or of the nearest older card, or else of the oldest.
+    """The row for compute capability `capability`, or of the nearest older card, or else of the oldest; `OTHER_SIZES` for heads
+    of a size that the table does not have.
 
     Raises:
         KeyError: the table has no such kernel.
     """
     rows = table()[kernel]
     older = [known for known in rows if known <= capability]
-    return rows[max(older) if older else min(rows)][head_size, bits]
+    return rows[max(older) if older else min(rows)].get((head_size, bits), OTHER_SIZES)
+
+
+def head_sizes(kernel: str) -> tuple[int, ...]:
+    """Those that the table has rows of a kernel for."""
+    return tuple(dict.fromkeys(head_size for head_size, _ in next(iter(table()[kernel].values()))))
+
+
+def product_rows(kernel: str, launch: Launch) -> int:
+    """Rows of the tiles that a kernel multiplies, which is M of its `tl.dot`; see `MOST_FLOAT32_ROWS`."""
+    return launch.block_k if kernel in _KEYS_ARE_ROWS else launch.block_q
 
 
 @functools.cache

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from . import launch as launches
-from .dispatch import runs_kernel
+from .dispatch import check_extents, runs_kernel
 from .launch import Compilation, Cost
 from .online_softmax import attend, merge, parts_of, splits_of
 from .partial_attention import join_heads, partial_attention, split_heads
@@ -280,11 +280,13 @@ def _forward(q: Tensor, k: Tensor, v: Tensor, logits: Tensor, heads: int) -> tup
     row = launches.launch_of("masked_attention", head, q.dtype, q.device)
     grid_q = triton.cdiv(queries, row.block_q)
     splits = splits_of(row, 1, frames * heads * grid_q, triton.cdiv(pixels, row.block_k), q.device)
+    _check_extents(queries, pixels, width)
     o = torch.empty_like(q)
     lse = torch.empty((frames, heads, queries), dtype=torch.float32, device=q.device)
     is_open = torch.empty((frames, queries), dtype=torch.bool, device=q.device)
     parts = parts_of(row, splits, frames * heads * grid_q, head, q.device)
-    _masked_attention_kernel[heads, grid_q, frames * splits](
+    launches.start(
+        _masked_attention_kernel, (heads, grid_q, frames * splits), q,
         q, k, v, logits, o, lse, is_open, *parts, queries, pixels, splits, _scale(head) * math.log2(math.e),
         HEADS=heads, HEAD=head, BLOCK_Q=row.block_q, BLOCK_K=row.block_k, SPLIT=splits > 1,
         **row.options,
@@ -302,16 +304,23 @@ def _backward(
     dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
     delta = torch.empty_like(lse)
     row = launches.launch_of("masked_attention_dq", head, q.dtype, q.device)
-    _masked_attention_dq_kernel[heads, triton.cdiv(queries, row.block_q), frames](
+    launches.start(
+        _masked_attention_dq_kernel, (heads, triton.cdiv(queries, row.block_q), frames), q,
         do, q, k, v, logits, o, lse, is_open, dq, delta, queries, pixels, _scale(head),
         HEADS=heads, HEAD=head, BLOCK_Q=row.block_q, BLOCK_K=row.block_k, **row.options,
     )  # fmt: skip
     row = launches.launch_of("masked_attention_dkv", head, q.dtype, q.device)
-    _masked_attention_dkv_kernel[heads, triton.cdiv(pixels, row.block_k), frames](
+    launches.start(
+        _masked_attention_dkv_kernel, (heads, triton.cdiv(pixels, row.block_k), frames), q,
         do, q, k, v, logits, lse, is_open, delta, dk, dv, queries, pixels, _scale(head),
         HEADS=heads, HEAD=head, BLOCK_Q=row.block_q, BLOCK_K=row.block_k, **row.options,
     )  # fmt: skip
     return dq, dk, dv
+
+
+def _check_extents(queries: int, pixels: int, width: int) -> None:
+    """Of one frame; rows of logits are counted in 64 bits."""
+    check_extents("masked_attention", q=queries * width, k=pixels * width)
 
 
 def _scale(head: int) -> float:
@@ -320,7 +329,7 @@ def _scale(head: int) -> float:
 
 @torch.library.custom_op("refavs::masked_attention", mutates_args=())
 def _op(q: Tensor, k: Tensor, v: Tensor, logits: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    if runs_kernel("masked_attention", q.shape[-1] // heads, q, k, v, logits):
+    if runs_kernel("masked_attention", "masked_attention", q.shape[-1] // heads, q, k, v, logits):
         return _forward(q, k, v, logits, heads)
     return masked_attention_reference(q, k, v, logits, heads)
 
@@ -330,7 +339,9 @@ def _backward_op(
     do: Tensor, q: Tensor, k: Tensor, v: Tensor, logits: Tensor, o: Tensor, lse: Tensor, is_open: Tensor,
     heads: int,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    if runs_kernel("masked_attention_backward", q.shape[-1] // heads, do, q, k, v, logits):
+    if runs_kernel(
+        "masked_attention_backward", "masked_attention_dq", q.shape[-1] // heads, do, q, k, v, logits
+    ):
         return _backward(do, q, k, v, logits, o, lse, is_open, heads)
     return masked_attention_backward_reference(do, q, k, v, logits, o, lse, is_open, heads)
 
@@ -437,5 +448,6 @@ def compilations(capability: int) -> list[Compilation]:
         }
         constants = {"HEADS": 8, "HEAD": 32, "BLOCK_Q": row.block_q, "BLOCK_K": row.block_k, **flags}
         title = f"{name}{variant} {dtype}"
-        found.append(Compilation(title, kernel, signature, constants, row, multiplies=True))
+        entry = name, 32, bits
+        found.append(Compilation(title, kernel, signature, constants, row, multiplies=True, entry=entry))
     return found

@@ -66,7 +66,7 @@ import torch
 from torch import Tensor
 
 from . import launch as launches
-from .dispatch import runs_kernel
+from .dispatch import check_extents, runs_kernel
 from .launch import Compilation, Cost, Launch
 from .online_softmax import attend
 from .partial_attention import join_heads, merge_partial, partial_attention, split_heads
@@ -89,7 +89,7 @@ def memory_clip(
     """All T ticks of B clips with N sentences each, before the output projection.
 
     Args:
-        q, k, v: [B, T, P, C], C = heads * d, of the modality's P tokens a tick.
+        q, k, v: [B, T, P, C], C = heads * d, of the modality's P tokens a tick; k, v and those of the text are taken in q's type.
         seen: [T, T] bool, True where query tick t sees key tick j. Every tick sees itself at least.
         text_q, text_k, text_v: [B, N, L, C].
         text_mask: [B, N, L] bool, False on padding. Every sentence has a word at least.
@@ -129,6 +129,7 @@ def memory_clip(
             raise ValueError(f"{name} must be {list(shape)} for q {list(q.shape)}, not {list(tensor.shape)}")
     if not isinstance(beta, Tensor):
         beta = torch.full((), beta, dtype=weight.dtype, device=q.device)
+    k, v, text_q, text_k, text_v = (x.to(q.dtype) for x in (k, v, text_q, text_k, text_v))
     inner, text_o, _, _ = _op(
         q,
         k,
@@ -308,7 +309,8 @@ def attention_gradients(
         grad_o,
         grad_text_o,
     )
-    if runs_kernel("attention_gradients", q.shape[-1] // heads, *arguments, slow=_is_slow(q, heads)):
+    head_size = q.shape[-1] // heads
+    if runs_kernel("attention_gradients", "memory_clip_dq", head_size, *arguments, slow=_is_slow(q, heads)):
         return _attention_gradients_kernels(*arguments, heads)
     return _attention_gradients_reference(*arguments, heads)
 
@@ -889,6 +891,13 @@ def _rows(**tensors: Tensor) -> tuple[list[Tensor], dict[str, int]]:
     return rows, {f"STRIDE_{name}": x.stride(0) for name, x in zip(tensors, rows, strict=True)}
 
 
+def _check_extents(rows: int, words: int, width: int, strides: dict[str, int]) -> None:
+    """Of one clip: `rows` of a modality and `words` of all its sentences; clips and sentences are counted in 64 bits."""
+    names = {name.removeprefix("STRIDE_").lower(): stride for name, stride in strides.items()}
+    numbers = {name: (words if name.startswith("text") else rows) * stride for name, stride in names.items()}
+    check_extents("memory_clip", **numbers, inner=rows * width, text_o=words * width)
+
+
 def _block(limit: int, size: int) -> int:
     """Rows of a tile over `size` things: no more than the table's, no fewer than `tl.dot` takes."""
     return min(limit, max(16, 1 << (size - 1).bit_length()))
@@ -913,7 +922,8 @@ def _group(sentences: int, block_p: int, head_size: int, warps: int) -> int:
     """How many sentences a program of `_visual_kernel` takes: groups as even as can be, whose means fit into the registers."""
     fitting = _MEAN_REGISTERS * 32 * warps // (block_p * head_size)
     most = min(_MOST_SENTENCES, max(1, fitting))
-    return -(-sentences // -(-sentences // most))
+    groups = max(1, -(-sentences // most))
+    return max(1, -(-sentences // groups))
 
 
 def _visual(
@@ -929,7 +939,9 @@ def _visual(
     inner = torch.empty((clips, sentences, *q.shape[1:]), dtype=q.dtype, device=q.device)
     lse = torch.empty((clips, sentences, heads, ticks, tokens), dtype=torch.float32, device=q.device)
     rows, strides = _rows(Q=q, K=k, V=v, TEXT_K=text_k, TEXT_V=text_v)
-    _visual_kernel[-(-tokens // block_p), heads, clips * -(-sentences // group)](
+    _check_extents(ticks * tokens, sentences * length, width, strides)
+    launches.start(
+        _visual_kernel, (-(-tokens // block_p), heads, clips * -(-sentences // group)), q,
         *rows[:3], seen.contiguous(), *rows[3:], text_mask.contiguous(), weight.float().contiguous(), beta.float(),
         inner, lse, sentences, ticks, tokens, length, _scale(head_size),
         **strides, HEADS=heads, D=head_size, GROUP=group, MEMORY=memory,
@@ -949,7 +961,8 @@ def _forward_kernels(
     if mean_window:
         heard, share = _heard_and_share(weight.float(), mean_window)
         size, block = tokens * width, _ELEMENTWISE.block_q
-        _window_kernel[-(-size // block), clips * sentences](
+        launches.start(
+            _window_kernel, (-(-size // block), clips * sentences), inner,
             inner, heard.contiguous(), share.contiguous(), beta.float(), ticks, mean_window,
             SIZE=size, BLOCK=block, **_ELEMENTWISE.options,
         )  # fmt: skip
@@ -960,7 +973,9 @@ def _forward_kernels(
     text_o = torch.empty((clips, sentences, ticks, length, width), dtype=q.dtype, device=q.device)
     text_lse = torch.empty((clips, sentences, heads, ticks, length), dtype=torch.float32, device=q.device)
     rows, strides = _rows(TEXT_Q=text_q, TEXT_K=text_k, TEXT_V=text_v, K=k, V=v)
-    _text_kernel[-(-length // block_q), heads, clips * sentences](
+    _check_extents(ticks * tokens, sentences * length, width, strides)
+    launches.start(
+        _text_kernel, (-(-length // block_q), heads, clips * sentences), q,
         *rows[:3], text_mask.contiguous(), *rows[3:], seen.contiguous(), text_o, text_lse,
         sentences, ticks, tokens, length, _scale(head_size),
         **strides, HEADS=heads, D=head_size,
@@ -983,7 +998,8 @@ def _memory_gradients_kernels(
     else:
         weight = share = weight.float()
         grad_weight = torch.empty((clips, sentences, ticks, blocks), dtype=torch.float32, device=o.device)
-    _memory_kernel[blocks, clips * sentences](
+    launches.start(
+        _memory_kernel, (blocks, clips * sentences), o,
         grad_inner.contiguous(), inner, o, weight.contiguous(), share.contiguous(), beta.float(),
         grad_o, grad_weight, grad_beta, ticks, mean_window,
         SIZE=size, WINDOW=mean_window > 0, BLOCK=block,
@@ -1008,6 +1024,7 @@ def _attention_gradients_kernels(
         return launches.launch_of(f"memory_clip_{part}", head_size, q.dtype, q.device)
 
     (q_, k_, v_, tq_, tk_, tv_), strides = _rows(Q=q, K=k, V=v, TEXT_Q=text_q, TEXT_K=text_k, TEXT_V=text_v)
+    _check_extents(max(query_ticks, key_ticks) * tokens, words, width, strides)
 
     def common(launch: Launch, kernel: Any) -> dict[str, Any]:
         used = {name: stride for name, stride in strides.items() if name in kernel.arg_names}
@@ -1037,7 +1054,8 @@ def _attention_gradients_kernels(
 
     launch = row("dq")
     block_p = _block(launch.block_q, tokens)
-    _dq_kernel[query_ticks * -(-tokens // block_p), heads, clips](
+    launches.start(
+        _dq_kernel, (query_ticks * -(-tokens // block_p), heads, clips), q,
         q_, k_, v_, seen, tk_, tv_, text_mask, o, grad_o, lse,
         dq, delta, folded_do, folded_lse, folded_delta,
         seen.stride(0), sentences, query_ticks, key_ticks, tokens, length, scale,
@@ -1046,13 +1064,15 @@ def _attention_gradients_kernels(
 
     launch = row("dtext")
     block_l = _block(launch.block_q, length)
-    _dtext_q_kernel[-(-length // block_l), heads, clips * sentences](
+    launches.start(
+        _dtext_q_kernel, (-(-length // block_l), heads, clips * sentences), q,
         tq_, tk_, tv_, text_mask, k_, v_, seen, text_o, grad_text_o, text_lse,
         dtext_q, text_do, folded_text_lse, text_delta,
         seen.stride(0), sentences, query_ticks, key_ticks, tokens, length, scale,
         BLOCK_Q=block_l, **_walk(launch, length, query_ticks), **common(launch, _dtext_q_kernel),
     )  # fmt: skip
-    _dtext_kv_kernel[-(-length // block_l), heads, clips * sentences](
+    launches.start(
+        _dtext_kv_kernel, (-(-length // block_l), heads, clips * sentences), q,
         q_, tq_, tk_, tv_, text_mask, grad_o, lse, delta, text_do, folded_text_lse, text_delta,
         dtext_k, dtext_v, sentences, query_ticks * tokens, key_ticks, length, scale,
         BLOCK_Q=launch.block_k, BLOCK_K=block_l, **common(launch, _dtext_kv_kernel),
@@ -1060,7 +1080,8 @@ def _attention_gradients_kernels(
 
     launch = row("dkv")
     block_p = _block(launch.block_q, tokens)
-    _dkv_kernel[key_ticks * -(-tokens // block_p), heads, clips](
+    launches.start(
+        _dkv_kernel, (key_ticks * -(-tokens // block_p), heads, clips), q,
         q_, k_, v_, seen, tq_, folded_do, folded_lse, folded_delta, text_do, folded_text_lse, text_delta,
         dk, dv, seen.stride(0), words, query_ticks, key_ticks, tokens, scale,
         BLOCK_Q=launch.block_k, BLOCK_P=block_p, BLOCK_T=_ticks_block(query_ticks),
@@ -1075,7 +1096,8 @@ def _op(
     text_mask: Tensor, weight: Tensor, beta: Tensor, heads: int, mean_window: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     tensors = q, k, v, seen, text_q, text_k, text_v, text_mask, weight, beta
-    if runs_kernel("memory_clip", q.shape[-1] // heads, *tensors, slow=_is_slow(q, heads)):
+    head_size = q.shape[-1] // heads
+    if runs_kernel("memory_clip", "memory_clip_visual", head_size, *tensors, slow=_is_slow(q, heads)):
         return _forward_kernels(*tensors, heads, mean_window)
     inner, text_o, lse, text_lse = memory_clip_reference(*tensors, heads, mean_window)
     return inner.contiguous(), text_o.contiguous(), lse.contiguous(), text_lse.contiguous()
@@ -1102,10 +1124,16 @@ def _backward_op(
     text_k: Tensor, text_v: Tensor, text_mask: Tensor, weight: Tensor, beta: Tensor, inner: Tensor, text_o: Tensor,
     lse: Tensor, text_lse: Tensor, heads: int, mean_window: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    if not text_q.shape[1]:  # no sentence, nothing that a gradient could come from
+        dq, dk, dv, dtext_q, dtext_k, dtext_v, dweight, dbeta = (
+            x.new_zeros(x.shape) for x in (q, k, v, text_q, text_k, text_v, weight, beta)
+        )
+        return dq, dk, dv, dtext_q, dtext_k, dtext_v, dweight, dbeta
     visual = q, k, v, seen, text_k, text_v, text_mask
     attention = q, k, v, seen.expand(q.shape[0], -1, -1), text_q, text_k, text_v, text_mask
     inputs = grad_inner, *visual, weight, beta
-    if runs_kernel("memory_clip", q.shape[-1] // heads, *inputs, slow=_is_slow(q, heads)):
+    head_size = q.shape[-1] // heads
+    if runs_kernel("memory_clip", "memory_clip_dq", head_size, *inputs, slow=_is_slow(q, heads)):
         o, _ = _visual(*visual, weight, beta, heads, memory=False)
         grad_o, grad_weight, grad_beta = _memory_gradients_kernels(
             grad_inner, inner, o, weight, beta, mean_window
@@ -1300,20 +1328,21 @@ def _partial_cost(
 def compilations(capability: int) -> list[Compilation]:
     """What `edge` and `full` launch on a card of this compute capability: 6 sentences over 10 ticks, picture and sound.
 
-    What sound changes, smaller blocks, is compiled in float16 alone; what goes element by element, for `full` alone.
+    Where the picture's tokens make blocks as small as the sound's one token does, they are the same kernel. What goes element by
+    element is compiled for `full` alone.
     """
     found: dict[tuple[Any, ...], Compilation] = {}
     for bits, kind in ((32, "fp32"), (16, "fp16"), (16, "bf16")):
         for (heads, head_size, picture), sound in itertools.product(
             ((6, 32, 64), (8, 128, 144)), (False, True)
         ):
-            if sound and kind != "fp16":
-                continue
             tokens = 1 if sound else picture
             for name, kernel, launch, constants in _variants(heads, head_size, tokens, bits, capability):
                 key = name, kind, launch, tuple(constants.items())
                 if key in found:
                     continue
+                part = _PART_OF.get(name)
+                entry = (f"memory_clip_{part}", head_size, bits) if part else None
                 signature = {
                     argument: _type_of(argument, kind)
                     for argument in kernel.arg_names
@@ -1321,7 +1350,7 @@ def compilations(capability: int) -> list[Compilation]:
                 }
                 full_name = f"{name}_{head_size}_{kind}" + ("_sound" if sound else "")
                 multiplies = "D" in constants and (bits == 16 or head_size < 128)
-                found[key] = Compilation(full_name, kernel, signature, constants, launch, multiplies)
+                found[key] = Compilation(full_name, kernel, signature, constants, launch, multiplies, entry)
     return list(found.values())
 
 
@@ -1370,6 +1399,11 @@ def _variants(
         yield "memory_clip_memory_window", _memory_kernel, _ELEMENTWISE, block | {"WINDOW": True}
 
 
+_PART_OF = {
+    "memory_clip_visual": "visual", "memory_clip_visual_o": "visual", "memory_clip_text": "text", "memory_clip_dq": "dq",
+    "memory_clip_dtext_q": "dtext", "memory_clip_dtext_kv": "dtext", "memory_clip_dkv": "dkv",
+}  # fmt: skip
+"""Kernel -> what of the table it is launched by."""
 _SUMS = ("beta", "weight", "share", "heard", "lse", "delta")
 
 

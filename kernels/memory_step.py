@@ -47,7 +47,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from . import launch as launches
-from .dispatch import runs_kernel
+from .dispatch import check_extents, runs_kernel, spanned
 from .launch import Compilation, Cost, Launch
 from .online_softmax import attend, merge, parts_of, splits_of
 from .partial_attention import join_heads, merge_partial, partial_attention, split_heads
@@ -63,7 +63,7 @@ def ring_attention(
     """The present queries of B cameras over the seen slots of their rings and the present: what no sentence changes.
 
     Args:
-        q: [B, P, C], C = heads * d.
+        q: [B, P, C], C = heads * d. Keys and values are taken in q's type.
         k, v: [B, P, C], of the present tick, which is always seen.
         ring_k, ring_v: [B, R, P, C]; R may be 0. Slots that are not seen must hold finite numbers.
         ring_seen: [B, R] bool, in any pattern.
@@ -84,6 +84,7 @@ def ring_attention(
         "ring_seen": (ring_seen, ring[:2]),
     })  # fmt: skip
     _check_heads(width, heads)
+    k, v, ring_k, ring_v = (x.to(q.dtype) for x in (k, v, ring_k, ring_v))
     return _ring_op(q, k, v, ring_k, ring_v, ring_seen, heads)
 
 
@@ -95,7 +96,8 @@ def memory_step(
     """One tick of N sentences that share a camera.
 
     Args:
-        q, k, v: [P, C], C = heads * d, of the present tick, which is always seen.
+        q, k, v: [P, C], C = heads * d, of the present tick, which is always seen. The others are taken in q's type, but for
+            `mean`, `weight` and the partial results.
         ring_k, ring_v: [R, P, C]; R may be 0. Slots that are not seen must hold finite numbers.
         ring_seen: [R] bool, in any pattern.
         text_q, text_k, text_v: [N, L, C].
@@ -121,6 +123,9 @@ def memory_step(
     _check_step(
         q, k, v, ring_k, ring_v, ring_seen, text_q, text_k, text_v, text_mask, mean, weight, heads, partial_o, partial_lse
     )  # fmt: skip
+    k, v, ring_k, ring_v, text_q, text_k, text_v = (
+        x.to(q.dtype) for x in (k, v, ring_k, ring_v, text_q, text_k, text_v)
+    )
     return _step_op(
         q, k, v, ring_k, ring_v, ring_seen, text_q, text_k, text_v, text_mask, mean, weight, beta, heads,
         partial_o, partial_lse,
@@ -143,6 +148,9 @@ def memory_step_(
     _check_step(
         q, k, v, ring_k, ring_v, ring_seen, text_q, text_k, text_v, text_mask, mean, weight, heads, partial_o, partial_lse
     )  # fmt: skip
+    k, v, ring_k, ring_v, text_q, text_k, text_v = (
+        x.to(q.dtype) for x in (k, v, ring_k, ring_v, text_q, text_k, text_v)
+    )
     return _step_in_place_op(
         q, k, v, ring_k, ring_v, ring_seen, text_q, text_k, text_v, text_mask, mean, weight, beta, heads,
         partial_o, partial_lse,
@@ -237,14 +245,17 @@ def _walk(
     return top, total, o
 
 
-@triton.jit(do_not_specialize=["tokens", "slots", "blocks"])
+@triton.jit(
+    do_not_specialize=["tokens", "slots", "blocks", "splits"],
+    do_not_specialize_on_alignment=["ring_seen_ptr"],
+)
 def _memory_ring_kernel(
     q_ptr, k_ptr, v_ptr, ring_k_ptr, ring_v_ptr, ring_seen_ptr, o_ptr, lse_ptr, parts_ptr, arrived_ptr,
     tokens, slots, blocks, splits, scale,
     stride_camera, stride_token, stride_ring_camera, stride_slot, stride_ring_token,
-    HEADS: tl.constexpr, HEAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
+    HEADS: tl.constexpr, HEAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
-    """Grid (cameras * blocks of queries, heads, splits). Without splits the last two pointers are none."""
+    """Grid (cameras * blocks of queries, heads, splits). Where not SPLIT the last two pointers are none."""
     head, split = tl.program_id(1), tl.program_id(2)
     camera = (tl.program_id(0) // blocks).to(tl.int64)
     row = tl.program_id(0) % blocks * BLOCK_Q + tl.arange(0, BLOCK_Q)
@@ -260,7 +271,7 @@ def _memory_ring_kernel(
         HEAD, BLOCK_Q, BLOCK_K,
     )  # fmt: skip
     last = True
-    if splits > 1:
+    if SPLIT:
         group = head * tl.num_programs(0) + tl.program_id(0)
         last, top, total, o = merge(
             top, total, o, parts_ptr, arrived_ptr, group, split, splits, HEAD, BLOCK_Q
@@ -272,7 +283,10 @@ def _memory_ring_kernel(
         tl.store(lse_ptr + (camera * HEADS + head) * tokens + row, lse, mask=inside)
 
 
-@triton.jit(do_not_specialize=["tokens", "slots", "sentences", "words", "blocks", "text_blocks"])
+@triton.jit(
+    do_not_specialize=["tokens", "slots", "sentences", "words", "blocks", "text_blocks", "splits"],
+    do_not_specialize_on_alignment=["ring_seen_ptr", "text_mask_ptr", "weight_ptr"],
+)
 def _memory_step_kernel(
     q_ptr, k_ptr, v_ptr, ring_k_ptr, ring_v_ptr, ring_seen_ptr, text_q_ptr, text_k_ptr, text_v_ptr, text_mask_ptr,
     mean_ptr, weight_ptr, partial_o_ptr, partial_lse_ptr,
@@ -280,13 +294,14 @@ def _memory_step_kernel(
     tokens, slots, sentences, words, blocks, text_blocks, splits, scale, beta,
     stride_token, stride_slot, stride_ring_token, stride_sentence, stride_word,
     HEADS: tl.constexpr, HEAD: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_L: tl.constexpr,
-    HAS_PARTIAL: tl.constexpr,
+    HAS_PARTIAL: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """Grid (blocks of the modality's queries + sentences * text_blocks, heads, splits).
 
     Both kinds of program run the same lines, and masks switch off what belongs to the other: a branch would break the pipeline
     of the loop. Where the ring's part is given, the modality's programs have nothing to walk, and splits share the sentences.
-    Outputs that nobody wants are none, and so are the last two pointers without splits; a part not given is anything.
+    Log-sum-exps that nobody wants are none, and so are the last two pointers where not SPLIT; a part not given is anything.
+    Nothing but SPLIT depends on the number of sentences: `warm_up` has met both forms before a stream begins.
     """
     width: tl.constexpr = HEADS * HEAD
     program, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
@@ -315,7 +330,7 @@ def _memory_step_kernel(
             q, k_ptr + of_head, v_ptr + of_head, ring_k_ptr + of_head, ring_v_ptr + of_head, ring_seen_ptr,
             tokens, slots, split, splits, scale, stride_token, stride_slot, stride_ring_token, HEAD, BLOCK_Q, BLOCK_K,
         )  # fmt: skip
-        if splits > 1:
+        if SPLIT:
             group = head * tl.num_programs(0) + program
             last, top, total, o = merge(
                 top, total, o, parts_ptr, arrived_ptr, group, split, splits, HEAD, BLOCK_Q
@@ -333,12 +348,8 @@ def _memory_step_kernel(
             own_o = own_o / own_total[:, None]
 
             at = (n * rows + row)[:, None] * width + channel[None, :]
-            if attended_ptr is None:
-                writes = row < tl.where(is_text, words, 0)
-                tl.store(text_o_ptr + at, own_o.to(text_o_ptr.dtype.element_ty), mask=writes[:, None])
-            else:
-                to_ptr = tl.where(is_text, text_o_ptr, attended_ptr)
-                tl.store(to_ptr + at, own_o.to(to_ptr.dtype.element_ty), mask=inside[:, None])
+            to_ptr = tl.where(is_text, text_o_ptr, attended_ptr)
+            tl.store(to_ptr + at, own_o.to(to_ptr.dtype.element_ty), mask=inside[:, None])
             if lse_ptr is not None:
                 to_ptr = tl.where(is_text, text_lse_ptr, lse_ptr) + (n * HEADS + head) * rows
                 tl.store(to_ptr + row, (own_top + tl.log2(own_total)) * _LN_2, mask=inside)
@@ -362,13 +373,21 @@ def _launch_ring(
     row = launches.launch_of("memory_ring", head, q.dtype, q.device)
     blocks = triton.cdiv(tokens, row.block_q)
     splits = splits_of(row, 2, cameras * blocks * heads, _key_blocks(row, tokens, slots), q.device)
+    groups = cameras * blocks * heads
+    check_extents(
+        "ring_attention",
+        q=spanned(q.shape[1:], q.stride()[1:]),
+        ring_k=spanned(ring_k.shape[1:], ring_k.stride()[1:]),
+        parts=_extent(row, splits, groups, head),
+    )
     o = torch.empty((cameras, tokens, width), dtype=q.dtype, device=q.device)
     lse = torch.empty((cameras, heads, tokens), dtype=torch.float32, device=q.device)
-    _memory_ring_kernel[cameras * blocks, heads, splits](
+    launches.start(
+        _memory_ring_kernel, (cameras * blocks, heads, splits), q,
         q, k, v, ring_k, ring_v, ring_seen.contiguous(), o, lse,
-        *parts_of(row, splits, cameras * blocks * heads, head, q.device),
+        *parts_of(row, splits, groups, head, q.device),
         tokens, slots, blocks, splits, _scale(head), *q.stride()[:2], *ring_k.stride()[:3],
-        HEADS=heads, HEAD=head, BLOCK_Q=row.block_q, BLOCK_K=row.block_k,
+        HEADS=heads, HEAD=head, BLOCK_Q=row.block_q, BLOCK_K=row.block_k, SPLIT=splits > 1,
         **row.options,
     )  # fmt: skip
     return o, lse
@@ -382,8 +401,8 @@ def _launch_step(
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """inner, attended, new_mean and text_o.
 
-    With `in_place`, `mean`, which must be contiguous, becomes the new one, and inner and text_o are returned; with `with_lse`
-    only lse [N, heads, P] and text_lse [N, heads, L] are.
+    With `in_place`, `mean`, which must be contiguous, becomes the new one. With `with_lse` only lse [N, heads, P] and text_lse
+    [N, heads, L] are returned.
     """
     q, k, v = _alike(q, k, v)
     ring_k, ring_v = _alike(ring_k, ring_v)
@@ -394,9 +413,18 @@ def _launch_step(
     blocks, text_blocks = triton.cdiv(tokens, row.block_q), triton.cdiv(words, row.block_q)
     programs = blocks + sentences * text_blocks
     splits = splits_of(row, 2, programs * heads, _key_blocks(row, tokens, slots), q.device)
+    check_extents(
+        "memory_step",
+        q=spanned(q.shape, q.stride()),
+        ring_k=spanned(ring_k.shape, ring_k.stride()),
+        text_k=spanned(text_k.shape, text_k.stride()),
+        mean=sentences * tokens * width,
+        text_o=sentences * words * width,
+        parts=_extent(row, splits, programs * heads, head),
+    )
     inner = torch.empty((sentences, tokens, width), dtype=q.dtype, device=q.device)
     text_o = torch.empty((sentences, words, width), dtype=q.dtype, device=q.device)
-    attended = None if in_place else torch.empty_like(inner)
+    attended = torch.empty_like(inner)
     new_mean = mean if in_place else torch.empty(mean.shape, dtype=mean.dtype, device=q.device)
     sums: list[Tensor] = []
     if with_lse:
@@ -405,7 +433,8 @@ def _launch_step(
             for rows in (tokens, words)
         ]
     partial = [x.contiguous() for x in (partial_o, partial_lse) if x is not None]
-    _memory_step_kernel[programs, heads, splits](
+    launches.start(
+        _memory_step_kernel, (programs, heads, splits), q,
         q, k, v, ring_k, ring_v, ring_seen.contiguous(), text_q, text_k, text_v, text_mask.contiguous(),
         mean.contiguous(), weight.contiguous(),
         *(partial or (q, q)),
@@ -414,16 +443,21 @@ def _launch_step(
         tokens, slots, sentences, words, blocks, text_blocks, splits, _scale(head), beta,
         q.stride(0), *ring_k.stride()[:2], *text_q.stride()[:2],
         HEADS=heads, HEAD=head, BLOCK_Q=row.block_q, BLOCK_K=row.block_k, BLOCK_L=_block_l(words),
-        HAS_PARTIAL=bool(partial), **row.options,
+        HAS_PARTIAL=bool(partial), SPLIT=splits > 1, **row.options,
     )  # fmt: skip
     if sums:
         return tuple(sums)
-    return (inner, text_o) if attended is None else (inner, attended, new_mean, text_o)
+    return inner, attended, new_mean, text_o
 
 
 def _key_blocks(row: Launch, tokens: int, slots: int) -> int:
     """Of the ring and of the present, as `_walk` counts them."""
     return int(triton.cdiv(slots * tokens, row.block_k) + triton.cdiv(tokens, row.block_k))
+
+
+def _extent(row: Launch, splits: int, groups: int, head: int) -> int:
+    """Numbers that splits leave for each other."""
+    return groups * splits * (head + 2) * row.block_q if splits > 1 else 0
 
 
 def _alike(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -479,7 +513,7 @@ def _check_heads(width: int, heads: int) -> None:
 def _ring_op(
     q: Tensor, k: Tensor, v: Tensor, ring_k: Tensor, ring_v: Tensor, ring_seen: Tensor, heads: int
 ) -> tuple[Tensor, Tensor]:
-    if runs_kernel("ring_attention", q.shape[-1] // heads, q, k, v, ring_k, ring_v, ring_seen):
+    if runs_kernel("ring_attention", "memory_ring", q.shape[-1] // heads, q, k, v, ring_k, ring_v, ring_seen):
         return _launch_ring(q, k, v, ring_k, ring_v, ring_seen, heads)
     return ring_attention_reference(q, k, v, ring_k, ring_v, ring_seen, heads)
 
@@ -520,7 +554,7 @@ def _step_in_place_op(
     partial = partial_o, partial_lse
     if _runs_kernel("memory_step_", heads, *shared, mean, weight, *partial):
         new_mean = mean.contiguous()
-        inner, text_o = _launch_step(*shared, new_mean, weight, beta, heads, *partial, in_place=True)
+        inner, _, _, text_o = _launch_step(*shared, new_mean, weight, beta, heads, *partial, in_place=True)
         if new_mean is not mean:
             mean.copy_(new_mean)
         return inner, text_o
@@ -555,7 +589,7 @@ def _step_backward_op(
 
 
 def _runs_kernel(op: str, heads: int, q: Tensor, *others: Tensor | None) -> bool:
-    return runs_kernel(op, q.shape[-1] // heads, q, *(x for x in others if x is not None))
+    return runs_kernel(op, "memory_step", q.shape[-1] // heads, q, *(x for x in others if x is not None))
 
 
 def _pulled_back(
@@ -762,19 +796,28 @@ class _Counted(TorchDispatchMode):
 
 
 def compilations(capability: int) -> list[Compilation]:
-    """What `edge` and `full` launch on a card of this compute capability: both kernels in all types. That of the step twice:
-    with all outputs, and as an engine runs it, in place with the ring's part given. All with splits; without them it is less
-    code."""
+    """What `edge` and `full` launch on a card of this compute capability: all forms of both kernels in all types.
+
+    The step has as many forms as it is called in: for the picture, whose part of the ring is given; for the sound, whose part is
+    made; for a backward pass, which wants the log-sum-exp. Each with splits, where the row has them, and without, since many
+    sentences make programs enough. In place it is the same kernel.
+    """
     return [*_ring_compilations(capability), *_step_compilations(capability)]
 
 
 _TYPES = {"fp32": 32, "fp16": 16, "bf16": 16}
 _HEADS = {32: 6, 128: 8}
 """Of `edge` and of `full`, by their size."""
+_FORMS: dict[str, tuple[bool, tuple[str, ...]]] = {
+    "picture": (True, ("lse_ptr", "text_lse_ptr")),
+    "sound": (False, ("lse_ptr", "text_lse_ptr")),
+    "backward": (False, ()),
+}
+"""Of the step: whether the ring's part is given, and which outputs nobody wants."""
 
 
 def _ring_compilations(capability: int) -> Iterator[Compilation]:
-    for kind, head, row in _rows("memory_ring", capability):
+    for kind, bits, head, row in _rows("memory_ring", capability):
         signature = {
             **_pointers(kind, "q k v ring_k ring_v o"),
             **_pointers("i1", "ring_seen"),
@@ -784,11 +827,14 @@ def _ring_compilations(capability: int) -> Iterator[Compilation]:
             "scale": "fp32",
             **_numbers("stride_camera stride_token stride_ring_camera stride_slot stride_ring_token"),
         }
-        yield _compilation("memory_ring", _memory_ring_kernel, kind, head, signature, {}, row)
+        entry = "memory_ring", head, bits
+        yield from _compilations("memory_ring", _memory_ring_kernel, kind, entry, signature, {}, row)
 
 
 def _step_compilations(capability: int) -> Iterator[Compilation]:
-    for kind, head, row in _rows("memory_step", capability):
+    for (kind, bits, head, row), (form, (given, unwanted)) in itertools.product(
+        _rows("memory_step", capability), _FORMS.items()
+    ):
         signature = {
             **_pointers(kind, "q k v ring_k ring_v text_q text_k text_v partial_o inner attended text_o"),
             **_pointers("i1", "ring_seen text_mask"),
@@ -799,19 +845,16 @@ def _step_compilations(capability: int) -> Iterator[Compilation]:
             "beta": "fp32",
             **_numbers("stride_token stride_slot stride_ring_token stride_sentence stride_word"),
         }
-        constants = {"BLOCK_L": 32, "HAS_PARTIAL": False}
-        yield _compilation("memory_step", _memory_step_kernel, kind, head, signature, constants, row)
-        unwanted: dict[str, Any] = dict.fromkeys(("attended_ptr", "lse_ptr", "text_lse_ptr"))
         signature = {name: kind for name, kind in signature.items() if name not in unwanted}
-        constants = {"BLOCK_L": 32, "HAS_PARTIAL": True, **unwanted}
-        name = "memory_step engine"
-        yield _compilation(name, _memory_step_kernel, kind, head, signature, constants, row)
+        constants = {"BLOCK_L": 32, "HAS_PARTIAL": given, **dict.fromkeys(unwanted)}
+        entry, name = ("memory_step", head, bits), f"memory_step {form}"
+        yield from _compilations(name, _memory_step_kernel, kind, entry, signature, constants, row)
 
 
-def _rows(kernel: str, capability: int) -> Iterator[tuple[str, int, Launch]]:
-    """(type, head size, launch)"""
+def _rows(kernel: str, capability: int) -> Iterator[tuple[str, int, int, Launch]]:
+    """(type, its bits, head size, launch)"""
     for head, (kind, bits) in itertools.product(_HEADS, _TYPES.items()):
-        yield kind, head, launches.row(kernel, head, bits, capability)
+        yield kind, bits, head, launches.row(kernel, head, bits, capability)
 
 
 def _pointers(kind: str, names: str) -> dict[str, str]:
@@ -822,9 +865,20 @@ def _numbers(names: str) -> dict[str, str]:
     return dict.fromkeys(names.split(), "i32")
 
 
-def _compilation(
-    name: str, kernel: Any, kind: str, head: int, signature: dict[str, str], flags: dict[str, Any], row: Launch,
-) -> Compilation:  # fmt: skip
-    name += f" {kind} d{head} q{row.block_q} k{row.block_k} w{row.warps} s{row.stages}"
+def _compilations(
+    name: str, kernel: Any, kind: str, entry: tuple[str, int, int], signature: dict[str, str],
+    flags: dict[str, Any], row: Launch,
+) -> Iterator[Compilation]:  # fmt: skip
+    """One form whole, and in splits where the row has them."""
+    head = entry[1]
     constants = {"HEADS": _HEADS[head], "HEAD": head, "BLOCK_Q": row.block_q, "BLOCK_K": row.block_k, **flags}
-    return Compilation(name, kernel, signature, constants, row, multiplies=True)
+    blocks = f"{kind} d{head} q{row.block_q} k{row.block_k} w{row.warps} s{row.stages}"
+    parts = "parts_ptr", "arrived_ptr"
+    whole = {argument: type_ for argument, type_ in signature.items() if argument not in parts}
+    without = {**constants, "SPLIT": False, **dict.fromkeys(parts)}
+    yield Compilation(f"{name} {blocks}", kernel, whole, without, row, multiplies=True, entry=entry)
+    if row.splits > 1:
+        split = {**constants, "SPLIT": True}
+        yield Compilation(
+            f"{name} split {blocks}", kernel, signature, split, row, multiplies=True, entry=entry
+        )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from . import launch as launches
 from .launch import Launch
 from .triton_or_not import tl, triton
 
@@ -68,9 +69,9 @@ def merge(
 def splits_of(row: Launch, waves: int, programs: int, blocks: int, device: torch.device) -> int:
     """Parts to cut `blocks` blocks of keys into: `waves` programs for each multiprocessor, at most the table's, none empty."""
     splits = row.splits
-    if device.type == "cuda":
-        processors = torch.cuda.get_device_properties(device).multi_processor_count
-        splits = min(splits, waves * processors // programs)
+    processors = launches.processors_of(device)
+    if processors is not None:
+        splits = min(splits, waves * processors // max(1, programs))
     share = triton.cdiv(blocks, max(1, min(splits, blocks)))
     return int(triton.cdiv(blocks, share))
 

@@ -40,7 +40,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from . import launch as launches
-from .dispatch import runs_kernel
+from .dispatch import check_extents, runs_kernel
 from .launch import Compilation, Cost
 from .online_softmax import attend
 from .partial_attention import join_heads, partial_attention, split_heads
@@ -313,10 +313,12 @@ def _forward(
     (asking, width), (items, cues) = queries.shape, k.shape[:2]
     head = width // heads
     row = launches.launch_of("prompt", head, q.dtype, q.device)
+    check_extents("prompt_attention", q=asking * width, k=cues * width, out_weight=width * width)
     prompted = torch.empty((items, asking, width), dtype=queries.dtype, device=q.device)
     mean = torch.empty((items, width), dtype=source.dtype, device=q.device)
     lse = torch.empty((items, heads, asking), dtype=torch.float32, device=q.device)
-    _prompt_kernel[triton.cdiv(asking, row.block_q), items](
+    launches.start(
+        _prompt_kernel, (triton.cdiv(asking, row.block_q), items), q,
         queries, q, k, v, source, mask, out_weight, out_bias, gate_attention, gate_mean, prompted, mean, lse,
         asking, cues, math.log2(math.e) / math.sqrt(head),
         HEADS=heads, HEAD=head, VALUE=_value_columns(head, q.dtype.itemsize),
@@ -345,12 +347,14 @@ def _attention_gradients(
     dq = torch.empty_like(d_attended, dtype=torch.float32)
     dk, dv, d_source = torch.empty_like(k), torch.empty_like(v), torch.empty_like(k, dtype=source_type)
     row = launches.launch_of("prompt_dq", head, q.dtype, q.device)
-    _prompt_dq_kernel[triton.cdiv(asking, row.block_q), heads, items](
+    launches.start(
+        _prompt_dq_kernel, (triton.cdiv(asking, row.block_q), heads, items), q,
         d_attended, q, k, v, mask, lse, attended, delta, dq, asking, cues, scale,
         HEADS=heads, HEAD=head, BLOCK_Q=row.block_q, BLOCK_K=row.block_k, **row.options,
     )  # fmt: skip
     row = launches.launch_of("prompt_dkv", head, q.dtype, q.device)
-    _prompt_dkv_kernel[triton.cdiv(cues, row.block_k), heads, items](
+    launches.start(
+        _prompt_dkv_kernel, (triton.cdiv(cues, row.block_k), heads, items), q,
         d_attended, q, k, v, mask, lse, delta, of_each_cue, dk, dv, d_source, asking, cues, scale,
         HEADS=heads, HEAD=head, BLOCK_Q=row.block_q, BLOCK_K=row.block_k, **row.options,
     )  # fmt: skip
@@ -381,7 +385,7 @@ def _op(
     out_bias: Tensor, gate_attention: Tensor, gate_mean: Tensor, heads: int,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     tensors = queries, q, k, v, source, mask, out_weight, out_bias, gate_attention, gate_mean
-    if runs_kernel("prompt_attention", q.shape[-1] // heads, *tensors):
+    if runs_kernel("prompt_attention", "prompt", q.shape[-1] // heads, *tensors):
         return _forward(*tensors, heads)
     return prompt_attention_reference(*tensors, heads)
 
@@ -398,7 +402,8 @@ def _backward_op(
     d_attended = ((given @ out_weight) * s1).to(q.dtype)
     over_queries = grad_prompted.sum(dim=1, dtype=wide)
     of_each_cue = (s2 * over_queries + grad_mean) / mask.sum(dim=1, keepdim=True)
-    kernel = runs_kernel("prompt_attention_backward", q.shape[-1] // heads, grad_prompted, q, k, v, mask)
+    head = q.shape[-1] // heads
+    kernel = runs_kernel("prompt_attention_backward", "prompt_dq", head, grad_prompted, q, k, v, mask)
     attention_gradients = _attention_gradients if kernel else _attention_gradients_reference
     attended, delta, dq, dk, dv, d_source = attention_gradients(
         d_attended, of_each_cue, q, k, v, mask, lse, mean.dtype, heads
@@ -546,5 +551,6 @@ def compilations(capability: int) -> list[Compilation]:
             constants["BLOCK_E"] = 1 << (heads * head - 1).bit_length()
             constants["VALUE"] = _value_columns(head, 4 if dtype == "fp32" else 2)
         title = f"{name} {preset} {dtype}" + (" autocast" if dtype != outer else "")
-        found.append(Compilation(title, kernel, signature, constants, row, multiplies=True))
+        entry = name, head, 32 if dtype == "fp32" else 16
+        found.append(Compilation(title, kernel, signature, constants, row, multiplies=True, entry=entry))
     return found

@@ -1,28 +1,37 @@
 """`python -m refavs_rt.kernels.tune`: find the fastest blocks of every kernel on this machine's GPU, and write them to the table.
 
 For each kernel, head size and width of type, from the row that the card takes now: one setting after the other is varied and
-the best kept, twice round. Compilations run side by side in processes, timings one at a time. A setting counts only where the
-op's results stay those of the row it began with. `python -m refavs_rt.kernels.aot --cards CC` then says whether a new row spills.
+the best kept, twice round. A setting counts only where the op's results stay those of the row it began with. `python -m
+refavs_rt.kernels.aot --cards CC` then says whether a new row spills.
+
+Each entry has a process of its own, in which kernels are compiled while others are timed, one at a time. A setting whose kernel
+reads outside memory leaves no process in which another could be tried: the entry's process ends with it, the reason is written
+down, and a fresh one goes on from what is known.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import multiprocessing
 import os
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .launch import TABLE, Launch, launched_as, row, table
+from .launch import MOST_FLOAT32_ROWS, TABLE, Launch, launched_as, product_rows, row, table
 from .timing import graph_median_ms
 from .workloads import workloads
 
@@ -38,8 +47,8 @@ _SPLIT = ("memory_ring", "memory_step", "masked_attention")
 """Kernels whose keys can be cut into splits."""
 _SAMPLING = {"block_q": (4, 8, 16, 32, 64), "warps": (1, 2, 4, 8)}
 """Of the kernels of deformable attention, which have no other settings."""
-
-_lock: Any = None
+_PATIENCE_S = 300.0
+"""For one setting to be compiled, checked and timed; then it counts as one that does not end."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,25 @@ class Task:
     bits: int
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What came of one setting."""
+
+    ratio: float
+    """Its time over that of the row before, as the workloads' geometric mean; infinite where it did not run or was not right."""
+    reason: str = ""
+    """Why it is infinite."""
+
+
+Measure = Callable[[Launch], Trial]
+Prepare = Callable[[Task, Launch, Callable[[], AbstractContextManager[None]]], Measure]
+"""Makes a `Measure` of an entry and the row that it begins with; what is to be timed alone goes into the context."""
+
+
+class BrokenError(Exception):
+    """After this setting nothing can run in the process any more."""
+
+
 @dataclass
 class Tuned:
     """What was tried of one entry, and found."""
@@ -60,8 +88,7 @@ class Tuned:
     best: Launch
     gain: float
     """Time before over time now, the geometric mean of the workloads."""
-    tried: list[tuple[Launch, float]]
-    """Each setting with its time over that of the row before; infinite where it did not run or was not right."""
+    tried: list[tuple[Launch, Trial]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,14 +122,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     major, minor = torch.cuda.get_device_capability()
     capability = 10 * major + minor
     found: list[Tuned] = []
-    for tuned in _tune_all(_tasks(only), capability, args.workers, time.monotonic() + args.seconds):
-        found.append(tuned)
-        task = tuned.task
+    for one in _tune_all(_tasks(only), capability, args.workers, time.monotonic() + args.seconds):
+        found.append(one)
+        task = one.task
         print(
-            f"{task.kernel} {task.head}x{task.bits}: {tuned.gain:.2f}x, {_short(tuned.before)} -> {_short(tuned.best)}"
-            f" ({len(tuned.tried)} tried)",
+            f"{task.kernel} {task.head}x{task.bits}: {one.gain:.2f}x, {_short(one.before)} -> {_short(one.best)}"
+            f" ({len(one.tried)} tried)",
             flush=True,
         )
+        for launch, trial in one.tried:
+            if trial.reason:
+                print(f"  {_short(launch)}: {trial.reason}", file=sys.stderr, flush=True)
         _write(found, capability, args.out)
         if args.json:
             args.json.write_text(json.dumps([asdict(t) for t in found], indent=1) + "\n")
@@ -123,34 +153,153 @@ def _tasks(only: Sequence[str]) -> list[Task]:
 
 
 def _tune_all(tasks: Sequence[Task], capability: int, workers: int, until: float) -> Iterator[Tuned]:
-    """A process for each: blocks that make a kernel fault spoil the CUDA context of theirs alone."""
-    context = multiprocessing.get_context("spawn")
-    jobs = [(task, capability, until) for task in tasks]
-    with context.Pool(workers, _take_lock, (context.Lock(),), maxtasksperchild=1) as pool:
-        for tuned in pool.imap_unordered(_tune_job, jobs):
-            if isinstance(tuned, str):
-                print(tuned, file=sys.stderr, flush=True)
-            elif tuned:
-                yield tuned
+    lock = threading.Lock()
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = [
+            pool.submit(
+                tuned, task, row(task.kernel, task.head, task.bits, capability), _on_device, until, lock
+            )
+            for task in tasks
+        ]
+        for future in as_completed(waiting):
+            found = future.result()
+            if isinstance(found, str):
+                print(found, file=sys.stderr, flush=True)
+            elif found:
+                yield found
 
 
-def _tune_job(job: tuple[Task, int, float]) -> Tuned | str | None:
-    """What `_tune` gives, or why it cannot: the row that the card takes now does not run."""
-    try:
-        return _tune(*job)
-    except Exception as problem:
-        return f"{job[0]}: {type(problem).__name__}: {problem}"[:500]
+def tuned(
+    task: Task, before: Launch, prepare: Prepare, until: float, lock: threading.Lock
+) -> Tuned | str | None:
+    """One entry, in processes of its own.
 
+    Args:
+        prepare: at the top of a module, for processes take it by its name.
+        until: of the clock that all processes share.
+        lock: who holds it may time.
 
-def _take_lock(lock: Any) -> None:
-    global _lock
-    _lock = lock
-
-
-def _tune(task: Task, capability: int, until: float) -> Tuned | None:
-    """One entry, or None where its time had come before it began. `until` is of the clock that all processes share."""
+    Returns:
+        what was found; why nothing can be; or None where its time had come before it began.
+    """
     if time.monotonic() > until:
         return None
+    known = {before: Trial(1.0)}
+    while True:
+        end = _one_process(task, before, prepare, until, known, lock)
+        if isinstance(end, Launch):
+            return Tuned(task, before, end, 1.0 / known[end].ratio, list(known.items()))
+        if end:
+            return f"{task}: {end}"
+
+
+def _one_process(
+    task: Task,
+    before: Launch,
+    prepare: Prepare,
+    until: float,
+    known: dict[Launch, Trial],
+    lock: threading.Lock,
+) -> Launch | str:
+    """Search in a new process until the end, whose best setting is returned, or until a setting breaks the process: then that is
+    known, and "" returned. Where nothing could be tried, why."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_search, args=(there, task, before, prepare, until, known), daemon=True)
+    process.start()
+    there.close()
+    trying: Launch | None = None
+    timing, reason = False, ""
+    try:
+        while True:
+            if not here.poll(_PATIENCE_S):
+                process.kill()
+                reason = f"not done in {_PATIENCE_S:.0f} s"
+                break
+            what, value = here.recv()
+            if what == "tries":
+                trying = value
+            elif what == "tried":
+                known[value[0]], trying = value[1], None
+            elif what == "times":
+                timing = lock.acquire()
+                here.send(None)
+            elif what == "timed":
+                lock.release()
+                timing = False
+            elif what == "done":
+                return value
+            else:
+                reason = value
+                break
+    except (EOFError, ConnectionError):
+        pass
+    finally:
+        if timing:
+            lock.release()
+        here.close()
+        process.join()
+    reason = reason or f"the process ended by itself, code {process.exitcode}"
+    if trying is None:
+        return reason
+    known[trying] = Trial(math.inf, reason)
+    return ""
+
+
+def _search(
+    connection: Connection,
+    task: Task,
+    before: Launch,
+    prepare: Prepare,
+    until: float,
+    known: dict[Launch, Trial],
+) -> None:
+    """What a process does, telling its parent of every step."""
+
+    @contextlib.contextmanager
+    def alone() -> Iterator[None]:
+        connection.send(("times", None))
+        connection.recv()
+        yield
+        connection.send(("timed", None))
+
+    try:
+        measure = prepare(task, before, alone)
+        best = before
+        for _ in range(2):
+            for name, values in _choices(task.kernel).items():
+                for value in values:
+                    if time.monotonic() > until + 20:
+                        break
+                    candidate = replace(best, **{name: value})
+                    if not _may_be(task, candidate):
+                        continue
+                    if candidate not in known:
+                        connection.send(("tries", candidate))
+                        known[candidate] = measure(candidate)
+                        connection.send(("tried", (candidate, known[candidate])))
+                    if known[candidate].ratio < 0.98 * known[best].ratio:
+                        best = candidate
+        connection.send(("done", best))
+    except Exception as problem:  # BrokenError, or the row that the card takes now does not run
+        connection.send(("broken", _said(problem)))
+
+
+def _choices(kernel: str) -> dict[str, tuple[int, ...]]:
+    choices = dict(_SAMPLING) if kernel.startswith("deformable") else dict(_CHOICES)
+    if kernel not in _SPLIT:
+        choices.pop("splits", None)
+    return choices
+
+
+def _may_be(task: Task, launch: Launch) -> bool:
+    """Whether the table may have it: see `MOST_FLOAT32_ROWS`."""
+    multiplies = not task.kernel.startswith("deformable")
+    return not multiplies or task.bits == 16 or product_rows(task.kernel, launch) <= MOST_FLOAT32_ROWS
+
+
+def _on_device(task: Task, before: Launch, alone: Callable[[], AbstractContextManager[None]]) -> Measure:
+    """On the GPU, with the workloads that launch the kernel; forward passes where there are any."""
     device = torch.device("cuda")
     dtype = torch.float16 if task.bits == 16 else torch.float32
     found = []
@@ -159,50 +308,39 @@ def _tune(task: Task, capability: int, until: float) -> Tuned | None:
             found.append((workload.backward, workload.call(workload.run, workload.make(dtype, device))))
     forward = [run for backward, run in found if not backward]
     calls = forward or [run for _, run in found]
-    before = row(task.kernel, task.head, task.bits, capability)
+
+    def milliseconds(run: Callable[[], Any]) -> float:
+        with alone():
+            torch.cuda.synchronize()
+            return graph_median_ms(run, _REPEAT_MS)
+
     with launched_as(task.kernel, before):
         expected = [_flat(run()) for run in calls]
-        start = [_time(run) for run in calls]
-    tried: dict[Launch, float] = {before: 1.0}
+        start = [milliseconds(run) for run in calls]
 
-    def score(launch: Launch) -> float:
-        if launch in tried:
-            return tried[launch]
+    def measure(launch: Launch) -> Trial:
         try:
             with launched_as(task.kernel, launch):
-                right = all(
+                if not all(
                     _close(_flat(run()), e, task.bits) for run, e in zip(calls, expected, strict=True)
-                )
-                times = [_time(run) for run in calls] if right else []
-            ratios = (
-                [math.log(now / then) for now, then in zip(times, start, strict=True)]
-                if right
-                else [math.inf]
-            )
-            tried[launch] = math.exp(sum(ratios) / len(ratios))
-        except Exception:  # blocks that the card does not take: out of resources, or a compiler's failure
-            tried[launch] = math.inf
-        return tried[launch]
+                ):
+                    return Trial(math.inf, "other results than the row before")
+                times = [milliseconds(run) for run in calls]
+        except Exception as problem:  # out of resources, a compiler's failure, or worse
+            try:
+                torch.cuda.synchronize()
+            except Exception:
+                raise BrokenError(_said(problem)) from problem
+            return Trial(math.inf, _said(problem))
+        ratios = [math.log(now / then) for now, then in zip(times, start, strict=True)]
+        return Trial(math.exp(sum(ratios) / len(ratios)))
 
-    choices = dict(_SAMPLING) if task.kernel.startswith("deformable") else dict(_CHOICES)
-    if task.kernel not in _SPLIT:
-        choices.pop("splits", None)
-    best = before
-    for _ in range(2):
-        for name, values in choices.items():
-            for value in values:
-                if time.monotonic() > until + 20:
-                    break
-                candidate = replace(best, **{name: value})
-                if score(candidate) < 0.98 * tried[best]:
-                    best = candidate
-    return Tuned(task, before, best, 1.0 / tried[best], list(tried.items()))
+    return measure
 
 
-def _time(run: Any) -> float:
-    with _lock:
-        torch.cuda.synchronize()
-        return graph_median_ms(run, _REPEAT_MS)
+def _said(problem: Exception) -> str:
+    name = "" if isinstance(problem, BrokenError) else f"{type(problem).__name__}: "
+    return " ".join(f"{name}{problem}".split())[:300]
 
 
 def _close(found: list[Tensor], expected: list[Tensor], bits: int) -> bool:

@@ -101,14 +101,63 @@ def test_compilations_give_every_argument_of_their_kernels() -> None:
     assert done.returncode == 0, done.stderr
 
 
+_ENTRIES = f"""
+import json
+from refavs_rt.kernels import aot
+from refavs_rt.kernels.launch import table
+
+wanted = {{(kernel, *entry) for kernel, cards in table().items() for rows in cards.values() for entry in rows}}
+for card in {tuple(CARDS)}:
+    found = [c for op in aot.OPS for c in aot._compilations(op, card)]
+    types = {{}}
+    for c in found:
+        types.setdefault(c.entry, set()).update(t for t in c.signature.values() if t in ("*fp32", "*fp16", "*bf16"))
+    assert set(types) - {{None}} == wanted, card
+    for (kernel, head, bits), given in ((k, v) for k, v in types.items() if k):
+        assert given >= ({{"*fp32"}} if bits == 32 else {{"*fp16", "*bf16"}}), (kernel, head, bits)
+    codes = [aot._code(c) for c in found]
+    assert len(codes) == len(set(codes)), card
+    for kernel in ("memory_ring", "memory_step", "masked_attention"):
+        for c in found:
+            if c.entry and c.entry[0] == kernel and c.launch.splits == 1:
+                assert not c.constants["SPLIT"], c.name
+        splits = {{c.entry: set() for c in found if c.entry and c.entry[0] == kernel and c.launch.splits > 1}}
+        for c in found:
+            if c.entry in splits:
+                splits[c.entry].add(c.constants["SPLIT"])
+        assert all(forms == {{False, True}} for forms in splits.values()), (card, kernel)
+print(json.dumps(len(wanted)))
+"""
+
+
+def test_every_row_of_the_table_is_compiled_in_the_forms_that_occur_and_no_code_twice() -> None:
+    done = _run("-c", _ENTRIES)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.splitlines()[-1]) > 40
+
+
+def test_the_same_code_under_two_names_is_compiled_once() -> None:
+    script = (
+        "import dataclasses\n"
+        "from refavs_rt.kernels import aot, prompt_attention\n"
+        "one, other = prompt_attention.compilations(80)[:2]\n"
+        "again = dataclasses.replace(one, name='again', signature=dict(reversed(one.signature.items())))\n"
+        "larger = dataclasses.replace(one, name='larger', constants={**one.constants, 'BLOCK_Q': 64})\n"
+        "prompt_attention.compilations = lambda capability: [one, again, other, larger]\n"
+        "assert [c.name for c in aot._compilations('prompt_attention', 80)] == [one.name, other.name, 'larger']\n"
+    )
+    done = _run("-c", script)
+    assert done.returncode == 0, done.stderr
+
+
 _ORDER = r"""
 import json, re
 from refavs_rt.kernels import aot, masked_attention, memory_step
 
-for op, name in ((memory_step, "memory_ring fp16 d32"), (memory_step, "memory_step fp16 d32"),
+for op, name in ((memory_step, "memory_ring split fp16 d32"), (memory_step, "memory_step picture split fp16 d128"),
                  (masked_attention, "masked_attention split fp16")):
-    compilation = next(c for c in op.compilations(80) if c.name.startswith(name))
-    ptx = aot.built(compilation, 80).asm["ptx"]
+    compilation = next(c for c in op.compilations(90) if c.name.startswith(name))
+    ptx = aot.built(compilation, 90).asm["ptx"]
     print(json.dumps(re.findall(r"st\.global|bar\.sync|atom\.global[a-z_.]*", ptx)))
 """
 

@@ -26,6 +26,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = (
     "on_gpu", "memory_step", "memory_clip", "prompt_attention", "masked_attention", "deformable_attention", "dispatch",
+    "warm_up",
 )  # fmt: skip
 """tests/test_kernels_*.py that run on a device; the others compile without one."""
 
