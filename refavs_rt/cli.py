@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from .bundle import Bundle, BundleError, find_bundle
+from .bundle import Bundle, BundleError, find_bundle, graph_file
 from .config import RunConfig
+from .contract import GRAPHS
 from .engines import ENGINES, EngineError
 
 _DESCRIPTION = "Segment what a sentence means in a video with sound."
@@ -94,13 +95,18 @@ def _info(args: argparse.Namespace) -> int:
 
 def _verify(args: argparse.Namespace) -> int:
     from .engines.onnx import OnnxEngine
+    from .engines.tensorrt_checks import check_records
+    from .session import Model
 
     bundle = Bundle.open(find_bundle(args.verified))
     if args.digest is not None and args.digest.lower() != bundle.digest:
         raise BundleError(f"{bundle.path}: its digest is {bundle.digest}, not the one given; do not use it")
     for name in bundle.files:
         bundle.read(name)
-    OnnxEngine(bundle)
+    Model(bundle, OnnxEngine(bundle), RunConfig())
+    if bundle.engines:
+        check_records(bundle)
+    print("\n".join(_file_table(bundle)))
     print(
         f"{bundle.path}: {len(bundle.files)} files are as the manifest says, and the graphs fit this refavs_rt"
     )
@@ -110,6 +116,29 @@ def _verify(args: argparse.Namespace) -> int:
     else:
         print("the digest is the one given")
     return 0
+
+
+def _file_table(bundle: Bundle) -> list[str]:
+    """A line a file: its size, and what it is."""
+    low, high = bundle.sentences
+    what = {graph_file(graph): f"graph, {bundle.precision}" for graph in GRAPHS}
+    for graph in ("text", "step"):
+        what[graph_file(graph)] += f", {low} to {high} sentences"
+    for graph, engine in bundle.engines.items():
+        cards = " ".join(f"sm{capability}" for capability in engine.capabilities)
+        checked = "not verified on a device"
+        if engine.verified is not None:
+            error = engine.verified["largest_error"]
+            checked = f"verified on {engine.verified['device']} (largest error {error:.2g})"
+        stripped = ", without weights" if engine.weights == "stripped" else ""
+        what[engine.file] = (
+            f"engine of {graph}, {engine.precision}, {engine.library} {engine.version} for {cards}{stripped}; {checked}"
+        )
+    width = max(len(name) for name in bundle.files)
+    return [
+        f"{name:<{width}}  {entry['size'] / 1e6:7.1f} MB  {what.get(name, '')}".rstrip()
+        for name, entry in bundle.files.items()
+    ]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -165,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("--json", action="store_true", help="for machines")
     info.set_defaults(command=_info)
 
-    verify = commands.add_parser("verify", help="check every file of a bundle")
+    verify = commands.add_parser("verify", help="check every file of a bundle, its graphs and its engines")
     verify.add_argument("verified", metavar="BUNDLE", help="a bundle folder, or 'edge' for the embedded one")
     verify.add_argument(
         "--digest", type=_sha256, metavar="SHA256", help="the digest that the bundle must have"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import os
 import platform
 from pathlib import Path
@@ -19,7 +21,7 @@ def describe(bundle: Bundle | str) -> dict[str, Any]:
     return {
         "versions": _versions(),
         "engines": _engines(),
-        "devices": {"cpu": _cpu_name(), "cores": len(os.sched_getaffinity(0))},
+        "devices": {"cpu": _cpu_name(), "cores": len(os.sched_getaffinity(0)), "gpu": _gpu()},
         "bundle": {"error": bundle} if isinstance(bundle, str) else describe_bundle(bundle),
     }
 
@@ -27,12 +29,16 @@ def describe(bundle: Bundle | str) -> dict[str, Any]:
 def describe_bundle(bundle: Bundle) -> dict[str, Any]:
     """What a bundle's manifest says, and its digest."""
     kept = ("preset", "format_version", "training", "parity", "tools")
+    engines = {graph: record.to_json() for graph, record in bundle.engines.items()}
     return {
         "path": str(bundle.path),
         "digest": bundle.digest,
         "size": sum(entry["size"] for entry in bundle.files.values()),
         "files": {name: entry["size"] for name, entry in bundle.files.items()},
         **{name: bundle.manifest.get(name) for name in kept},
+        "precision": bundle.precision,
+        "sentences": list(bundle.sentences),
+        "engines": engines,
     }
 
 
@@ -41,7 +47,7 @@ def to_text(described: dict[str, Any]) -> str:
     lines = [f"{name:<14}{version}" for name, version in described["versions"].items()]
     lines += ["", f"{'engines':<14}{_joined(described['engines'])}"]
     devices = described["devices"]
-    lines += [f"{'device':<14}{devices['cpu']}, {devices['cores']} cores usable"]
+    lines += [f"{'device':<14}{devices['cpu']}, {devices['cores']} cores usable; {devices['gpu']}"]
     return "\n".join([*lines, "", *_bundle_lines(described["bundle"])])
 
 
@@ -54,8 +60,24 @@ def _bundle_lines(bundle: dict[str, Any]) -> list[str]:
         f"{'size':<14}{bundle['size'] / 1e6:.1f} MB: "
         + ", ".join(f"{name} {size / 1e6:.1f}" for name, size in bundle["files"].items()),
         f"{'digest':<14}{bundle['digest']}",
+        f"{'precision':<14}{bundle['precision']}, {bundle['sentences'][0]} to {bundle['sentences'][1]} sentences",
     ]
-    return lines + [f"{name:<14}{value}" for name, value in (bundle["training"] or {}).items()]
+    for record in bundle["engines"].values():
+        cards = ", ".join(f"sm{capability}" for capability in record["capabilities"])
+        checked = (
+            f"verified on {record['verified']['device']}"
+            if record["verified"]
+            else "not verified on a device"
+        )
+        where = f"{record['library']} {record['version']} for {cards}, {record['precision']}, {checked}"
+        lines.append(f"{record['file']:<14}{where}")
+    return lines + [f"{name:<14}{_printable(value)}" for name, value in (bundle["training"] or {}).items()]
+
+
+def _printable(value: Any) -> str:
+    """What a manifest says freely, with no character that a terminal obeys."""
+    text = str(value)
+    return text if text.isprintable() else repr(text)
 
 
 def _versions() -> dict[str, str]:
@@ -78,10 +100,35 @@ def _versions() -> dict[str, str]:
 
 
 def _engines() -> dict[str, str]:
-    """Engine name -> what it runs on."""
+    """Engine name -> what it runs with; engines whose packages are not here are left out."""
     import onnxruntime
 
-    return {"onnx": "ONNX Runtime " + ", ".join(onnxruntime.get_available_providers())}
+    from .engines.tensorrt_library import LibraryMissing, find_library, installed
+
+    found = {"onnx": "ONNX Runtime " + ", ".join(onnxruntime.get_available_providers())}
+    libraries = []
+    for name in installed():
+        try:
+            libraries.append(f"{name} {find_library(name).version}")
+        except LibraryMissing as error:
+            libraries.append(str(error))
+    if libraries:
+        found["tensorrt"] = ", ".join(libraries)
+    if importlib.util.find_spec("torch") is not None:
+        found["torch"] = f"torch {importlib.metadata.version('torch')}"
+    return found
+
+
+def _gpu() -> str:
+    """The NVIDIA GPU and its compute capability, or why none can be used."""
+    from .engines.base import EngineError
+    from .engines.cuda import Cuda
+
+    try:
+        cuda = Cuda()
+    except EngineError as error:
+        return str(error)
+    return f"{cuda.name} (sm{cuda.capability})"
 
 
 def _joined(engines: dict[str, str]) -> str:

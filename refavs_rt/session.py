@@ -5,51 +5,91 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle import TOKENIZER, Bundle, BundleError, find_bundle
+from .bundle import MANIFEST, TOKENIZER, Bundle, BundleError, find_bundle
 from .config import MEL_BINS, PATCH_FRAMES, ModelConfig, RunConfig
-from .engines import Engine, open_engine
+from .engines import Engine, EngineError, open_engine
 from .state import SentenceState, SharedState
-from .tokenizer import Tokenizer
+from .tokenizer import Tokenizer, TokenizerError
 
 if TYPE_CHECKING:
     from .stream import Result
 
-_CLOCK_SLACK_S = 1e-6
+LATEST_RUN = Path("runs", "latest")
+"""The run folder that the torch engine takes where none is named."""
+
+_RUN_CONFIG = "config.json"
+"""What a run folder has, and no bundle."""
+CLOCK_SLACK_S = 1e-6
 """A frame this little before a tick is on it: timestamps are sums of fractions."""
 
 
 def load(
     bundle: str | os.PathLike[str] | None = None, *, engine: str = "auto", run: RunConfig | None = None
 ) -> Model:
-    """Load a bundle.
+    """Load a bundle, or for the torch engine a run folder.
 
     Args:
-        bundle: a folder, or "edge" for the embedded one; None takes bundles/latest, else the embedded one.
+        bundle: a folder, or "edge" for the embedded bundle; None takes bundles/latest, else the embedded one. For the torch
+            engine a run folder of `python -m train`; None takes runs/latest.
         engine: "auto" or the name of an engine.
         run: how to run it.
 
     Raises:
         BundleError: the bundle is missing, damaged or of another contract.
-        EngineError: the engine cannot run here.
+        EngineError: the engine cannot run here, or not what is in the folder.
     """
     run = run or RunConfig()
-    opened = Bundle.open(find_bundle(bundle))
+    if engine == "torch":
+        return _load_run(LATEST_RUN if bundle is None else Path(bundle), run)
+    path = find_bundle(bundle)
+    if (path / _RUN_CONFIG).is_file() and not (path / MANIFEST).exists():
+        raise EngineError(
+            f"{path}: a run folder; export it (refavs-export --checkpoint {path}) or run it with --engine torch"
+        )
+    opened = Bundle.open(path)
     return Model(opened, open_engine(engine, opened, threads=run.threads), run)
 
 
-class Model:
-    """A bundle in an engine. Sessions share it, one thread at a time."""
+class Source(Protocol):
+    """Where a network comes from: a bundle, or a run folder."""
 
-    def __init__(self, bundle: Bundle, engine: Engine, run: RunConfig) -> None:
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+
+    @property
+    def config(self) -> ModelConfig: ...
+
+    @property
+    def sentences(self) -> tuple[int, int]:
+        """The smallest and the largest number of sentences that a step takes."""
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one of its files."""
+
+
+class Model:
+    """A bundle, or a run folder, in an engine. Sessions share it, one thread at a time.
+
+    Raises:
+        BundleError: its tokenizer is none.
+    """
+
+    def __init__(self, bundle: Source, engine: Engine, run: RunConfig) -> None:
         self.bundle = bundle
         self.engine = engine
         self.run = run
-        self.tokenizer = Tokenizer(bundle.read(TOKENIZER), bundle.config.text_tokens)
+        try:
+            config = bundle.config
+            self.tokenizer = Tokenizer(bundle.read(TOKENIZER), config.text_tokens, config.text_vocabulary)
+        except TokenizerError as error:
+            raise BundleError(f"{bundle.path / TOKENIZER}: {error}; export the bundle again") from error
 
     @property
     def config(self) -> ModelConfig:
@@ -122,15 +162,21 @@ class Session:
 
         Raises:
             ValueError, TypeError: a sentence cannot be read, or there would be too many. Nothing is added then.
+            BundleError: the tokenizer or the text graph fails on it.
         """
-        limit = self.model.config.max_sentences
+        _, limit = self.model.bundle.sentences
         if len(self.texts) + len(texts) > limit:
             raise ValueError(
                 f"{len(self.texts) + len(texts)} sentences are too many: this model takes {limit} at a time"
             )
         if not texts:
             return
-        token_ids, token_mask = self.model.tokenizer.encode(texts)
+        try:
+            token_ids, token_mask = self.model.tokenizer.encode(texts)
+        except TokenizerError as error:
+            raise BundleError(
+                f"{self.model.bundle.path / TOKENIZER}: {error}; export the bundle again"
+            ) from error
         features = self.model.engine.text({"token_ids": token_ids, "token_mask": token_mask})
         self.sentences.add({"token_mask": token_mask, **features})
         self.texts += texts
@@ -204,11 +250,26 @@ class _MemoryClock:
         if self._start_s is None or pts_s < self._last_s - 1.0 / self._memory_hz:
             self._start_s, self._next_tick = pts_s, 0
         self._last_s = pts_s
-        reached = int((pts_s - self._start_s + _CLOCK_SLACK_S) * self._memory_hz)
+        reached = int((pts_s - self._start_s + CLOCK_SLACK_S) * self._memory_hz)
         if reached < self._next_tick:
             return False
         self._next_tick = reached + 1
         return True
+
+
+def _load_run(path: Path, run: RunConfig) -> Model:
+    if (path / MANIFEST).is_file() and not (path / _RUN_CONFIG).exists():
+        raise EngineError(
+            f"{path}: a bundle; the torch engine runs a run folder of python -m train, such as {LATEST_RUN}"
+        )
+    try:
+        from .engines.torch import open_run
+    except ImportError as error:
+        raise EngineError(
+            f"the torch engine needs packages that are missing ({error}); install them: pip install 'refavs-rt[train]'"
+        ) from error
+    opened, engine = open_run(path, threads=run.threads)
+    return Model(opened, engine, run)
 
 
 def _check(name: str, values: NDArray[Any], shape: tuple[int, ...]) -> None:

@@ -3,7 +3,11 @@
 `SharedState` belongs to a camera, `SentenceState` to the sentences asked about it. Nothing else remembers: a deep copy of
 the two goes on as the original does. Graph names come from the contract; the fields below carry them.
 
-A frame reads the state (`feeds`) and changes nothing. At a memory tick the runtime commits what the graphs returned:
+A frame reads the state (`feeds`) and changes nothing. The arrays that it reads are read-only, and a commit puts new ones in
+their places. So an engine that was given an array once may keep its copy of it on the device for as long as it is given the
+same array again, which is from one tick to the next, and nothing else says when the copy is out of date.
+
+At a memory tick the runtime commits what the graphs returned:
 
     ring[oldest slot] := keys and values of the tick,  ages + 1,  the slot's age := 1
     memory := m + w (o - m),  count := count + 1
@@ -33,7 +37,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @dataclass
 class SharedState:
-    """Rings of a camera's past ticks, which all its sentences read. R = W - 1 slots, overwritten in place, oldest first."""
+    """Rings of a camera's past ticks, which all its sentences read. R = W - 1 slots, the oldest is replaced first."""
 
     ring_age: NDArray[np.int64]
     """[1, R]: ticks since each slot was written, 1 for the newest; 0 marks an empty slot."""
@@ -55,14 +59,17 @@ class SharedState:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def commit(self, produced: Arrays) -> int:
-        """Write a tick's keys and values ([1, P, C] and [1, C]) over the oldest slot; return the slot."""
+        """Put a tick's keys and values ([1, P, C] and [1, C]) in place of the oldest slot; return the slot."""
         ages = self.ring_age[0]
         empty = ages == 0
         slot = int(np.argmax(empty) if empty.any() else np.argmax(ages))
         for ring in ("ring_visual_k", "ring_visual_v", "ring_audio_k", "ring_audio_v"):
-            getattr(self, ring)[0, slot] = produced[ring.removeprefix("ring_")][0]
-        ages[~empty] += 1
-        ages[slot] = 1
+            values = getattr(self, ring).copy()
+            values[0, slot] = np.asarray(produced[ring.removeprefix("ring_")])[0]
+            setattr(self, ring, _read_only(values))
+        aged = np.where(self.ring_age == 0, 0, self.ring_age + 1)
+        aged[0, slot] = 1
+        self.ring_age = _read_only(aged)
         return slot
 
 
@@ -96,7 +103,7 @@ class SentenceState:
         slots = self.config.ring_ticks if self.run.memory_mean == "window" else 0
         for name in ("visual", "audio"):
             memory = getattr(self, f"memory_{name}")
-            setattr(self, f"window_{name}", np.zeros((0, slots, *memory.shape[1:]), memory.dtype))
+            setattr(self, f"window_{name}", _read_only(np.zeros((0, slots, *memory.shape[1:]), memory.dtype)))
 
     def __len__(self) -> int:
         return len(self.memory_count)
@@ -108,16 +115,18 @@ class SentenceState:
             text: `token_mask` and the text graph's outputs of the new sentences, each [n, ...].
         """
         new = len(text["token_mask"])
-        self.text = {name: np.concatenate([old, text[name]]) for name, old in self.text.items()}
+        self.text = {
+            name: _read_only(np.concatenate([old, np.asarray(text[name])])) for name, old in self.text.items()
+        }
         for name in _REMEMBERED:
             old = getattr(self, name)
-            setattr(self, name, np.concatenate([old, np.zeros((new, *old.shape[1:]), old.dtype)]))
+            setattr(self, name, _read_only(np.concatenate([old, np.zeros((new, *old.shape[1:]), old.dtype)])))
 
     def remove(self, index: int) -> None:
         """Forget the sentence at `index`; later ones move up."""
-        self.text = {name: np.delete(old, index, axis=0) for name, old in self.text.items()}
+        self.text = {name: _read_only(np.delete(old, index, axis=0)) for name, old in self.text.items()}
         for name in _REMEMBERED:
-            setattr(self, name, np.delete(getattr(self, name), index, axis=0))
+            setattr(self, name, _read_only(np.delete(getattr(self, name), index, axis=0)))
 
     @property
     def memory_weight(self) -> NDArray[np.float32]:
@@ -144,23 +153,25 @@ class SentenceState:
             slot: where the shared ring took the same tick.
             ring_age: [1, R], the shared ring's ages after that.
         """
-        self.ring_audio_tokens[:, slot] = produced["audio_token"]
+        tokens, visual, audio = (
+            np.asarray(produced[name]) for name in ("audio_token", "attended_visual", "attended_audio")
+        )
+        self.ring_audio_tokens = _with_slot(self.ring_audio_tokens, slot, tokens)
         if self.run.memory_mean == "window":
-            self._commit_window(produced, slot, ring_age)
+            self.memory_count = _read_only(self.memory_count + 1)
+            self.window_visual = _with_slot(self.window_visual, slot, visual)
+            self.window_audio = _with_slot(self.window_audio, slot, audio)
+            seen = (ring_age >= 1) & (ring_age <= self.memory_count[:, None])  # [N, R]
+            share = (seen / seen.sum(axis=1, keepdims=True)).astype(np.float32)
+            self.memory_visual = _read_only(np.einsum("nr,nrpc->npc", share, self.window_visual))
+            self.memory_audio = _read_only(np.einsum("nr,nrc->nc", share, self.window_audio))
             return
         weight = self.memory_weight
-        self.memory_visual += weight[:, None, None] * (produced["attended_visual"] - self.memory_visual)
-        self.memory_audio += weight[:, None] * (produced["attended_audio"] - self.memory_audio)
-        self.memory_count += 1
-
-    def _commit_window(self, produced: Arrays, slot: int, ring_age: NDArray[np.int64]) -> None:
-        self.memory_count += 1
-        self.window_visual[:, slot] = produced["attended_visual"]
-        self.window_audio[:, slot] = produced["attended_audio"]
-        seen = (ring_age >= 1) & (ring_age <= self.memory_count[:, None])  # [N, R]
-        share = (seen / seen.sum(axis=1, keepdims=True)).astype(np.float32)
-        self.memory_visual = np.einsum("nr,nrpc->npc", share, self.window_visual)
-        self.memory_audio = np.einsum("nr,nrc->nc", share, self.window_audio)
+        self.memory_visual = _read_only(
+            self.memory_visual + weight[:, None, None] * (visual - self.memory_visual)
+        )
+        self.memory_audio = _read_only(self.memory_audio + weight[:, None] * (audio - self.memory_audio))
+        self.memory_count = _read_only(self.memory_count + 1)
 
 
 _REMEMBERED = (
@@ -179,4 +190,18 @@ def _step_inputs(config: ModelConfig) -> dict[str, TensorSpec]:
 
 def _zeros(spec: TensorSpec, dynamic: int) -> NDArray[Any]:
     """An array of `spec` with its dynamic axes of length `dynamic`."""
-    return np.zeros([dynamic if isinstance(axis, str) else axis for axis in spec.shape], spec.dtype)
+    return _read_only(
+        np.zeros([dynamic if isinstance(axis, str) else axis for axis in spec.shape], spec.dtype)
+    )
+
+
+def _with_slot(rings: NDArray[Any], slot: int, values: NDArray[Any]) -> NDArray[Any]:
+    """[N, R, ...] with [N, ...] in one slot."""
+    changed = rings.copy()
+    changed[:, slot] = values
+    return _read_only(changed)
+
+
+def _read_only(values: NDArray[Any]) -> NDArray[Any]:
+    values.flags.writeable = False
+    return values

@@ -17,14 +17,15 @@ import pytest
 from numpy.typing import NDArray
 
 from refavs_rt import __version__, masks
-from refavs_rt.bundle import Bundle
+from refavs_rt.bundle import Bundle, write_bundle
 from refavs_rt.cli import main
-from refavs_rt.config import RunConfig
+from refavs_rt.config import TEST, RunConfig
 from refavs_rt.render import Overlay
 from refavs_rt.session import load
 
+from .engine_bundle import write_engine_bundle
 from .test_stream import HEIGHT, WIDTH, frame_times_s, make_clip
-from .tiny_bundle import write_tiny_bundle
+from .tiny_bundle import tiny_files, write_tiny_bundle
 
 TEXTS = ["a barking dog", "the silent cello"]
 ROOT = Path(__file__).resolve().parents[1]
@@ -325,6 +326,52 @@ def test_verify(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
     assert "the digest is the one given" in capsys.readouterr().out
     assert main(["verify", str(bundle.path), "--digest", "0" * 64]) == 1
     assert f"its digest is {bundle.digest}, not the one given" in capsys.readouterr().err
+
+
+def test_verify_shows_files_and_engines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    verified = {"device": "NVIDIA Jetson Orin NX", "largest_error": 0.00123}
+    write_engine_bundle(tmp_path / "b", of={"step": {"verified": verified, "capabilities": (87, 120)}})
+    assert main(["verify", str(tmp_path / "b")]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert re.fullmatch(r"step\.onnx +0\.\d MB +graph, fp32, 1 to 8 sentences", lines["step.onnx"])
+    assert re.fullmatch(r"audio\.onnx +0\.\d MB +graph, fp32", lines["audio.onnx"])
+    assert re.fullmatch(r"tokenizer\.json +0\.5 MB", lines["tokenizer.json"])
+    assert lines["step.engine"].endswith(
+        "engine of step, fp32, tensorrt 10.3.0 for sm87 sm120; "
+        "verified on NVIDIA Jetson Orin NX (largest error 0.0012)"
+    )
+    assert lines["text.engine"].endswith("tensorrt 10.3.0 for sm86; not verified on a device")
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (
+            {"contract_hash": "0" * 64},
+            "step.engine was built for another contract; build it again: refavs-export",
+        ),
+        ({"version": "10.4.0"}, "step.engine is of tensorrt 10.4.0 and text.engine of tensorrt 10.3.0"),
+    ],
+)
+def test_verify_finds_engines_that_do_not_fit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], record: dict[str, Any], message: str
+) -> None:
+    write_engine_bundle(tmp_path / "b", of={"step": record})
+    assert main(["verify", str(tmp_path / "b")]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_verify_opens_what_it_vouches_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Hashes that match are no graphs yet, and no tokenizer."""
+    for name, message in (
+        ("vision.onnx", "not a graph that runs here"),
+        ("tokenizer.json", "not a tokenizer"),
+    ):
+        folder = tmp_path / name
+        files = {**tiny_files(), name: b"{}"}
+        write_bundle(folder, TEST, files, tools={}, training={}, parity={})
+        assert main(["verify", str(folder)]) == 1
+        assert f"{folder / name}: {message}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["text.onnx", "tokenizer.json"])

@@ -72,19 +72,18 @@ def float32(arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
 def test_shared_ring_holds_the_newest_ticks_and_their_ages() -> None:
     history = History(0)
     state = SharedState.empty(TEST)
-    before = {name: array.__array_interface__["data"] for name, array in state.feeds().items()}
     assert not state.ring_age.any()
     for tick in range(TICKS):
         state.commit(float32(history.shared[tick]))
+        assert not any(array.flags.writeable for array in state.feeds().values()), (
+            "an engine may keep its copy"
+        )
         held = {tick - age + 1: slot for slot, age in enumerate(state.ring_age[0]) if age}
         assert sorted(held) == list(range(max(0, tick + 1 - RING), tick + 1))
         for when, slot in held.items():
             for name in ("visual_k", "visual_v", "audio_k", "audio_v"):
                 expected = history.shared[when][name][0].astype(np.float32)
                 np.testing.assert_array_equal(state.feeds()[f"ring_{name}"][0, slot], expected)
-    assert before == {name: array.__array_interface__["data"] for name, array in state.feeds().items()}, (
-        "copied"
-    )
 
 
 @pytest.mark.parametrize("mean", ["cumulative", "exponential", "window"])

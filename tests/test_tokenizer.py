@@ -9,7 +9,7 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from refavs_rt.tokenizer import SentenceCutWarning, Tokenizer
+from refavs_rt.tokenizer import SentenceCutWarning, Tokenizer, TokenizerError
 
 LENGTH = 25
 SENTENCES = [
@@ -91,6 +91,25 @@ def test_what_is_not_text_is_refused(tokenizer: Tokenizer) -> None:
 def test_a_damaged_tokenizer_is_refused(damaged: bytes) -> None:
     with pytest.raises(ValueError, match="not a tokenizer"):
         Tokenizer(damaged, LENGTH)
+
+
+def test_a_tokenizer_that_fails_on_a_sentence_says_so(data: bytes) -> None:
+    """The library panics here, which Python sees as something that is no Exception."""
+    damaged = json.loads(data)
+    del damaged["post_processor"]["special_tokens"]["[CLS]"]
+    with pytest.raises(TokenizerError, match="the tokenizer fails: 'no entry found"):
+        Tokenizer(json.dumps(damaged).encode(), LENGTH).encode(["the dog"])
+
+
+def test_tokens_that_the_network_does_not_know_are_refused(data: bytes) -> None:
+    """`dog` is token 3899 of BERT's vocabulary."""
+    assert Tokenizer(data, LENGTH, 3900).encode(["dog"])[0][0, 1] == 3899
+    with pytest.raises(TokenizerError, match="token 3899 is none of the 3899 that the network knows"):
+        Tokenizer(data, LENGTH, 3899).encode(["dog"])
+    padded = json.loads(data)
+    padded["padding"]["pad_id"] = 40_000
+    with pytest.raises(TokenizerError, match="token 40000 is none"):
+        Tokenizer(json.dumps(padded).encode(), LENGTH, 30_522).encode(["dog"])
 
 
 def test_the_files_own_padding_does_not_matter(data: bytes, tokenizer: Tokenizer) -> None:
