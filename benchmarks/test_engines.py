@@ -15,7 +15,7 @@ from refavs_rt.bundle import TOKENIZER, graph_file, write_bundle
 from refavs_rt.config import EDGE, MEL_BINS, PATCH_FRAMES, RunConfig
 from refavs_rt.engines import open_engine
 from refavs_rt.engines.torch import TorchEngine
-from refavs_rt.export.parity import compare_random
+from refavs_rt.export.agreement import compare_random
 from refavs_rt.export.to_onnx import export_graphs
 from refavs_rt.model.text import minilm_folder
 from refavs_rt.session import Model
@@ -37,7 +37,7 @@ def test_onnx_runtime_beside_torch_eager(benchmark: Any, tmp_path: Path) -> None
     files[TOKENIZER] = (minilm_folder() / "tokenizer.json").read_bytes()
     bundle = write_bundle(tmp_path / "bundle", EDGE, files, tools={}, training={}, parity={})
     engine = open_engine("onnx", bundle, threads=threads)
-    for graph, agreement in compare_random(network, engine, axes=(1,)).items():
+    for graph, agreement in compare_random(EDGE, engine, TorchEngine(network), axes=(1,)).items():
         agreement.check(graph)
 
     rng = np.random.default_rng(0)

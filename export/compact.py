@@ -53,3 +53,19 @@ def store_half(proto: onnx.ModelProto) -> None:
     nodes = [*casts, *proto.graph.node]
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
+
+
+def widen_half(proto: onnx.ModelProto) -> None:
+    """Undo `store_half` in place: every float16 constant that a Cast widens becomes a float32 constant."""
+    halves = {t.name: t for t in proto.graph.initializer if t.data_type == onnx.TensorProto.FLOAT16}
+    kept = []
+    for node in proto.graph.node:
+        if node.op_type == "Cast" and node.input[0] in halves:
+            tensor = halves[node.input[0]]
+            tensor.CopyFrom(
+                numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), node.output[0])
+            )
+        else:
+            kept.append(node)
+    del proto.graph.node[:]
+    proto.graph.node.extend(kept)

@@ -8,28 +8,36 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
 
-from refavs_rt.contract import GRAPHS, GraphSpec, TensorSpec, graph_specs
+from refavs_rt.contract import GRAPHS, GraphSpec, graph_specs
+from refavs_rt.examples import example_inputs
 from refavs_rt.kernels.translation import translated
 from refavs_rt.model.eemc import EEMC
 
 from .compact import fold, store_half
+from .simplify import simplify
 
 OPSET = 18
 
-_DTYPES = {"float32": torch.float32, "int64": torch.int64, "bool": torch.bool}
 _EXAMPLE_AXIS = 2
 """Size of the dynamic axis in the example inputs; 1 would be specialised away."""
 
 
-def export_graphs(model: EEMC, progress: Callable[[str], None] = lambda stage: None) -> dict[str, bytes]:
+def export_graphs(
+    model: EEMC,
+    progress: Callable[[str], None] = lambda stage: None,
+    *,
+    sentences: tuple[int, int] | None = None,
+) -> dict[str, bytes]:
     """Export `model` graph by graph. The model is made compact in place first (`compact.fold`).
 
     Args:
         progress: called with each graph's name before its export.
+        sentences: the smallest and the largest N that is declared to torch; None: from one to the model's limit.
 
     Returns:
         {graph name: serialised ONNX model}, all names and axes as in the contract, checked by `onnx.checker`.
@@ -39,16 +47,10 @@ def export_graphs(model: EEMC, progress: Callable[[str], None] = lambda stage: N
     graphs = {}
     for name in GRAPHS:
         progress(name)
-        graphs[name] = _export(model, graph_specs(model.config)[name])
+        graphs[name] = _export(
+            model, graph_specs(model.config)[name], sentences or (1, model.config.max_sentences)
+        )
     return graphs
-
-
-def example_inputs(graph: GraphSpec, axis: int, generator: torch.Generator, vocabulary: int) -> list[Tensor]:
-    """Random inputs that fulfil the contract, with `axis` for its dynamic axis.
-
-    Masks and rings hold empty and full slots, as a running stream has them.
-    """
-    return [_example(spec, axis, generator, vocabulary) for spec in graph.inputs]
 
 
 class _Graph(nn.Module):
@@ -64,15 +66,18 @@ class _Graph(nn.Module):
         return outputs
 
 
-def _export(model: EEMC, graph: GraphSpec) -> bytes:
-    generator = torch.Generator().manual_seed(0)
-    inputs = example_inputs(graph, _EXAMPLE_AXIS, generator, model.config.text_vocabulary)
+def _export(model: EEMC, graph: GraphSpec, sentences: tuple[int, int]) -> bytes:
+    named = example_inputs(graph, _EXAMPLE_AXIS, np.random.default_rng(0), model.config.text_vocabulary)
+    inputs = tuple(torch.from_numpy(named[spec.name]) for spec in graph.inputs)
+    axes = {
+        "N": torch.export.Dim("N", min=1, max=max(sentences[1], _EXAMPLE_AXIS)),
+        "B": torch.export.Dim("B", min=1),
+    }
     dynamic = tuple(
-        {i: torch.export.Dim.DYNAMIC for i, size in enumerate(spec.shape) if isinstance(size, str)}
-        for spec in graph.inputs
+        {i: axes[size] for i, size in enumerate(spec.shape) if isinstance(size, str)} for spec in graph.inputs
     )
     with _quiet(), torch.no_grad():
-        program = torch.export.export(_Graph(model, graph.name), tuple(inputs), dynamic_shapes=(dynamic,))
+        program = torch.export.export(_Graph(model, graph.name), inputs, dynamic_shapes=(dynamic,))
         exported = torch.onnx.export(
             translated(program),
             dynamo=True,
@@ -83,7 +88,7 @@ def _export(model: EEMC, graph: GraphSpec) -> bytes:
             verbose=False,
         )
     assert exported is not None
-    proto = exported.model_proto
+    proto = simplify(exported.model_proto)
     _name_axes(proto, graph)
     _strip_metadata(proto)
     store_half(proto)
@@ -119,27 +124,6 @@ def _strip_metadata(proto: onnx.ModelProto) -> None:
     del proto.graph.metadata_props[:]
     del proto.metadata_props[:]
     proto.doc_string = ""
-
-
-def _example(spec: TensorSpec, axis: int, generator: torch.Generator, vocabulary: int) -> Tensor:
-    shape = [axis if isinstance(size, str) else size for size in spec.shape]
-    if spec.name == "token_ids":
-        return torch.randint(0, vocabulary, shape, generator=generator)
-    if spec.name == "token_mask":
-        lengths = torch.randint(1, shape[1] + 1, (shape[0], 1), generator=generator)
-        return torch.arange(shape[1]) < lengths
-    if spec.name == "ring_age":
-        filled = int(torch.randint(0, shape[1] + 1, (1,), generator=generator))
-        ages = torch.zeros(shape, dtype=torch.int64)
-        ages[:, :filled] = torch.randperm(filled, generator=generator) + 1
-        return ages
-    if spec.name == "memory_count":
-        return torch.randint(0, 30, shape, generator=generator)
-    if spec.name == "memory_weight":
-        return torch.rand(shape, generator=generator).clamp(min=0.05)
-    if spec.dtype == "bool":
-        return torch.rand(shape, generator=generator) > 0.3
-    return torch.randn(shape, generator=generator, dtype=_DTYPES[spec.dtype])
 
 
 @contextlib.contextmanager

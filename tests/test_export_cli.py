@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,16 @@ from refavs_rt.bundle import Bundle
 from refavs_rt.config import TEST, RunConfig
 from refavs_rt.export import to_onnx
 from refavs_rt.export.card import CARD, EVALUATIONS, model_card
-from refavs_rt.export.cli import demo_clip, main
+from refavs_rt.export.cli import main
+from refavs_rt.export.material import demo_clip
 from refavs_rt.model.eemc import EEMC
 from refavs_rt.model.run_folder import CheckpointError, load_run
 from refavs_rt.model.text import minilm_folder
 from refavs_rt.session import load
 from refavs_rt.train.checkpoint import save_weights, write_json
+from refavs_rt.train.material import Pack
+
+from .tiny_bundle import write_tiny_bundle
 
 FIGURES = {"J": 0.5, "F": 0.625, "S": None, "n": 12}
 REPORT: dict[str, Any] = {
@@ -60,7 +66,14 @@ def test_a_run_becomes_a_bundle_that_runs(
         bundle.read(name)
     assert bundle.manifest["training"]["data"] == "noise"
     assert bundle.manifest["parity"]["clip"]["step"]["mask_pixels"] > 0
-    assert set(bundle.manifest["tools"]) == {"refavs-rt", "torch", "onnx", "onnxscript", "onnxruntime"}
+    assert set(bundle.manifest["tools"]) == {
+        "refavs-rt",
+        "torch",
+        "onnx",
+        "onnxscript",
+        "onnxslim",
+        "onnxruntime",
+    }
     assert "Trained on: noise." in (out / CARD).read_text()
 
     clip, texts = demo_clip()
@@ -82,11 +95,11 @@ def test_graphs_that_differ_from_torch_are_not_written(
     """The exporter is made to lose a thousandth of one weight on the way."""
     real = to_onnx.export_graphs
 
-    def lossy(model: EEMC, progress: Any) -> dict[str, bytes]:
+    def lossy(model: EEMC, progress: Any, **options: Any) -> dict[str, bytes]:
         other = EEMC(TEST)
         other.load_state_dict(model.state_dict())
         dict(other.named_parameters())[part].data.mul_(1.001)
-        return real(other.eval(), progress)
+        return real(other.eval(), progress, **options)
 
     monkeypatch.setattr(to_onnx, "export_graphs", lossy)
     out = tmp_path / "bundle"
@@ -123,3 +136,161 @@ def test_a_figure_that_is_none_is_named(run: Path) -> None:
     (run / EVALUATIONS / "muted.json").write_text('{"J": 1}')
     with pytest.raises(CheckpointError, match=r"muted\.json is not a report"):
         model_card(load_run(run))
+
+
+def edge_export(*flags: str) -> int:
+    return main(["--bundle", "edge", *flags])
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "nothing to add to it; give --trt, --precision or --triton-repo"),
+        (["--precision", "int8"], "--calibration DATA; python -m train scenes --out DATA writes some"),
+        (["--precision", "int8", "--calibration", "nowhere"], "nowhere"),
+        (["--target", "sm86"], "need --trt"),
+        (["--trt", "--target", "sm87"], "no library here builds engines for sm87"),
+        (["--trt", "--target", "moon"], "--target moon: not a target"),
+        (["--trt", "--sentences", "1:99"], "takes at most 8 at a time"),
+        (["--triton-repo", "taken"], "taken"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
+    flags: list[str],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").touch()
+    assert edge_export(*flags, "--out", "out/bundle") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert said in error
+    assert not (tmp_path / "out" / "bundle").exists()
+
+
+@pytest.mark.parametrize("value", ["0:3", "3:1", "a", "1:2:3", ""])
+def test_a_range_of_sentences_that_is_none_is_refused(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        edge_export("--trt", "--sentences", value)
+    assert "--sentences" in capsys.readouterr().err
+
+
+def test_without_tensorrt_nothing_is_begun(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import refavs_rt.engines.tensorrt_library as libraries
+    from refavs_rt.export import to_tensorrt
+
+    monkeypatch.setattr(libraries, "installed", list)
+    monkeypatch.setattr(to_tensorrt, "installed", list)
+    assert edge_export("--trt", "--out", str(tmp_path / "bundle")) == 1
+    said = capsys.readouterr()
+    assert "pip install 'refavs-rt[trt]'" in said.err
+    assert said.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_is_not_changed_in_place(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = write_tiny_bundle(tmp_path / "bundle")
+    assert main(["--bundle", str(bundle.path), "--out", str(bundle.path), "--precision", "fp16"]) == 1
+    assert "never changed in place" in capsys.readouterr().err
+    assert Bundle.open(bundle.path).digest == bundle.digest
+
+
+@pytest.mark.filterwarnings("ignore::refavs_rt.tokenizer.SentenceCutWarning")
+def test_a_bundle_in_half_with_engines_in_a_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = write_tiny_bundle(tmp_path / "bundle")
+    out = tmp_path / "with engines"
+    command = [
+        "--bundle",
+        str(bundle.path),
+        "--out",
+        str(out),
+        "--precision",
+        "fp16",
+        "--min-agreement",
+        "0.5",
+    ]
+    assert main([*command, "--trt", "--target", "sm86", "sm120", "--sentences", "1:3"]) == 0
+    printed = capsys.readouterr().out
+    assert "not verified on a device" in printed
+    made = Bundle.open(out)
+    assert Bundle.open(bundle.path).digest == bundle.digest
+    assert made.precision == "fp16"
+    assert made.sentences == (1, 3)
+    for graph, record in made.engines.items():
+        assert record.file == f"{graph}.engine"
+        assert len(made.read(record.file)) == made.files[record.file]["size"]
+        assert (record.library, record.capabilities, record.precision) == ("tensorrt_rtx", (86, 120), "fp16")
+        assert record.verified is None
+        assert record.contract_hash == made.manifest["contract_hash"]
+    assert set(made.engines) == {"text", "vision", "audio", "step"}
+    assert made.manifest["parity"]["lower_precision"]["mask_agreement"] >= 0.5
+    assert set(made.files) > set(bundle.files)
+
+    assert (
+        main(
+            [
+                "--bundle",
+                str(out),
+                "--out",
+                str(tmp_path / "third"),
+                "--precision",
+                "int8",
+                "--calibration",
+                "x",
+            ]
+        )
+        == 1
+    )
+    assert "graphs are fp16 already" in capsys.readouterr().err
+
+
+@pytest.mark.media
+@pytest.mark.filterwarnings("ignore::refavs_rt.tokenizer.SentenceCutWarning")
+def test_train_export_stream(tmp_path: Path, pack: Pack) -> None:
+    """The user's three commands, one after the other, with a real TensorRT engine in the middle."""
+    clip, texts = demo_clip()
+
+    def do(*command: str) -> str:
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    scripts = Path(sys.executable).parent
+    steps = ("--steps", "2", "--workers", "0", "--validation-clips", "1", "--device", "cpu")
+    data = f"scenes:{pack.path.resolve()}"
+    do(
+        sys.executable,
+        "-m",
+        "refavs_rt.train",
+        "--preset",
+        "test",
+        "--data",
+        data,
+        "--out",
+        "runs/one",
+        *steps,
+    )
+    do(str(scripts / "refavs-export"), "--trt", "--target", "sm86")
+    assert Bundle.open(tmp_path / "bundles/latest").engines["step"].capabilities == (86,)
+    stream = (
+        "stream",
+        "--source",
+        str(clip),
+        "--text",
+        texts[0],
+        "--max-frames",
+        "3",
+        "--jsonl",
+        "out.jsonl",
+    )
+    do(str(scripts / "refavs-rt"), *stream)
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) >= 3

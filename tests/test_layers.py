@@ -109,7 +109,7 @@ def test_every_layer_was_looked_at() -> None:
         ("refavs_rt.train.loop", "import train.loss"),
         ("refavs_rt.train.loop", "from export import parity"),
         ("refavs_rt.model.eemc", "def f():\n    from kernels.x import y"),
-        ("refavs_rt.train.loop", "from refavs_rt.export.parity import compare"),
+        ("refavs_rt.train.loop", "from refavs_rt.export.agreement import compare"),
         ("refavs_rt.train.loop", "from ..export import parity"),
         ("refavs_rt.export.cli", "from refavs_rt import train"),
         ("refavs_rt.kernels.attention", "from refavs_rt.config import EDGE"),

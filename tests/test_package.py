@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -85,8 +86,10 @@ def test_train_runs_from_the_checkout() -> None:
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> Path:
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder under the project's pytest configuration, with one test and one benchmark."""
+    for name in [name for name in os.environ if name.startswith("PYTEST_XDIST_")]:
+        monkeypatch.delenv(name)  # a pytest within one of several processes would take itself for one of them
     for name in ("pyproject.toml", "conftest.py"):
         (tmp_path / name).write_text((ROOT / name).read_text())
     for folder, argument in (("tests", ""), ("benchmarks", "benchmark")):

@@ -13,7 +13,8 @@ from refavs_rt.bundle import TOKENIZER, Bundle, graph_file, write_bundle
 from refavs_rt.config import TEST
 from refavs_rt.contract import GRAPHS, graph_specs
 from refavs_rt.engines import open_engine
-from refavs_rt.export.parity import Agreement, ParityError, compare_random
+from refavs_rt.engines.torch import TorchEngine
+from refavs_rt.export.agreement import Agreement, ParityError, compare_random
 from refavs_rt.export.to_onnx import export_graphs
 from refavs_rt.model.eemc import EEMC
 from refavs_rt.model.text import minilm_folder
@@ -44,7 +45,7 @@ def test_names_types_and_axes_are_the_contracts(exported: tuple[EEMC, Bundle], g
 
 def test_graphs_compute_what_torch_computes(exported: tuple[EEMC, Bundle]) -> None:
     model, bundle = exported
-    agreements = compare_random(model, open_engine("onnx", bundle), axes=(1, 2, 5, 8))
+    agreements = compare_random(TEST, open_engine("onnx", bundle), TorchEngine(model), axes=(1, 2, 5, 8))
     for graph in GRAPHS:
         agreements[graph].check(graph)
 
@@ -56,7 +57,7 @@ def test_other_weights_are_refused(exported: tuple[EEMC, Bundle]) -> None:
     other.load_state_dict(model.state_dict())
     with torch.no_grad():
         other.audio_branch.qkv.weight.mul_(1.01)
-    agreements = compare_random(other.eval(), open_engine("onnx", bundle), axes=(1,))
+    agreements = compare_random(TEST, open_engine("onnx", bundle), TorchEngine(other), axes=(1,))
     with pytest.raises(ParityError, match="audio graph: audio_[qkv] differs"):
         agreements["audio"].check("audio graph")
 

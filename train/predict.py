@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from refavs_rt.config import MEL_BINS, PATCH_FRAMES, ModelConfig, RunConfig
+from refavs_rt.config import MEL_BINS, PATCH_FRAMES, RunConfig
 from refavs_rt.dataset import DataError
 from refavs_rt.engines.base import Arrays, Engine
 from refavs_rt.model.eemc import EEMC
@@ -93,7 +93,7 @@ class TorchPredictor:
         has_sound = torch.full((1, count), patches is not None, device=self.device)
         model, pictures = self._sight.of(frames)
         masks, presence = [], []
-        for group in _groups(texts, self.model.config):
+        for group in _groups(texts, self.model.config.max_sentences):
             try:
                 ids, mask = (torch.from_numpy(x)[None].to(self.device) for x in self.tokenizer.encode(group))
             except ValueError as error:
@@ -140,7 +140,7 @@ class BundlePredictor:
             self._engine.forget("audio")
             self._patches = patches
         masks, presence = [], []
-        for group in _groups(texts, self.model.config):
+        for group in _groups(texts, self.model.bundle.sentences[1]):
             self._engine.rewind()
             try:
                 session = self.model.session(group)
@@ -210,6 +210,6 @@ class _OnceEngine:
         return dict(kept[at])  # the caller's to write names into; the arrays are read alone
 
 
-def _groups(texts: Sequence[str], config: ModelConfig) -> list[Sequence[str]]:
+def _groups(texts: Sequence[str], most: int) -> list[Sequence[str]]:
     """Sentences that are run together."""
-    return [texts[i : i + config.max_sentences] for i in range(0, len(texts), config.max_sentences)]
+    return [texts[i : i + most] for i in range(0, len(texts), most)]
