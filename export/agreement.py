@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from refavs_rt.config import ModelConfig, RunConfig
 from refavs_rt.contract import GRAPHS, graph_specs
-from refavs_rt.engines.base import Arrays, Engine
+from refavs_rt.engines.base import Arrays, Engine, GraphByName
 from refavs_rt.examples import example_inputs
 from refavs_rt.session import Model
 
@@ -112,7 +112,7 @@ class Agreement:
 
 
 @dataclass
-class ComparingEngine:
+class ComparingEngine(GraphByName):
     """Runs one engine and compares each output with another's on the same inputs."""
 
     engine: Engine
@@ -121,18 +121,6 @@ class ComparingEngine:
     agreement: dict[str, Agreement] = field(default_factory=lambda: defaultdict(Agreement))
     name: str = "compare"
     device: str = "CPU"
-
-    def text(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        return self._run("text", inputs)
-
-    def vision(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        return self._run("vision", inputs)
-
-    def audio(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        return self._run("audio", inputs)
-
-    def step(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        return self._run("step", inputs)
 
     def _run(self, graph: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
         outputs: dict[str, NDArray[Any]] = getattr(self.engine, graph)(inputs)

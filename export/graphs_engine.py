@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from refavs_rt.config import ModelConfig
 from refavs_rt.contract import GRAPHS, graph_specs
-from refavs_rt.engines.base import Arrays, Engine
+from refavs_rt.engines.base import Arrays, Engine, GraphByName
 
 _ERRORS_ONLY = 3
 
 
-class GraphsEngine:
+class GraphsEngine(GraphByName):
     """ONNX Runtime on the CPU over `{graph name: bytes}`.
 
     Args:
@@ -42,18 +42,6 @@ class GraphsEngine:
             known = base is not None and base._graphs[name] is graphs[name]
             self._sessions[name] = base._sessions[name] if base and known else open_session(graphs[name])
 
-    def text(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        return self._run("text", inputs)
-
-    def vision(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        return self._run("vision", inputs)
-
-    def audio(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        return self._run("audio", inputs)
-
-    def step(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        return self._run("step", inputs)
-
     def _run(self, graph: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
         spec = self._specs[graph]
         feeds = {x.name: inputs[x.name] for x in spec.inputs}
@@ -70,7 +58,7 @@ def open_session(graph: bytes) -> ort.InferenceSession:
 
 
 @dataclass
-class RecordingEngine:
+class RecordingEngine(GraphByName):
     """Runs an engine and keeps what every n-th run of each graph was given."""
 
     engine: Engine
@@ -81,18 +69,6 @@ class RecordingEngine:
     name: str = "recording"
     device: str = "CPU"
     _runs: Counter[str] = field(default_factory=Counter)
-
-    def text(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        return self._run("text", inputs)
-
-    def vision(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        return self._run("vision", inputs)
-
-    def audio(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        return self._run("audio", inputs)
-
-    def step(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        return self._run("step", inputs)
 
     def _run(self, graph: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
         if self._runs[graph] % self.every == 0:

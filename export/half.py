@@ -50,9 +50,10 @@ def to_half(data: bytes, keep: Collection[str] = ()) -> bytes:
             )
     finally:
         logging.disable(logging.NOTSET)
-    _skip_round_trips(half)
+
     sorter = OnnxModel(half)
     sorter.topological_sort()
+    _skip_round_trips(sorter.model)
     onnx.checker.check_model(sorter.model, full_check=True)
     converted: bytes = sorter.model.SerializeToString()
     return converted
@@ -60,8 +61,16 @@ def to_half(data: bytes, keep: Collection[str] = ()) -> bytes:
 
 def _skip_round_trips(proto: onnx.ModelProto) -> None:
     """Let a node that is kept read another that is kept directly: the converter casts between them to float16 and back."""
+    known = onnx.shape_inference.infer_shapes(proto).graph
+    floats = {
+        value.name
+        for value in (*known.input, *known.value_info)
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT
+    }
     narrowed = {
-        node.output[0]: node.input[0] for node in proto.graph.node if _casts_to(node, TensorProto.FLOAT16)
+        node.output[0]: node.input[0]
+        for node in proto.graph.node
+        if _casts_to(node, TensorProto.FLOAT16) and node.input[0] in floats  # a mask or a count stays one
     }
     direct = {
         node.output[0]: narrowed[node.input[0]]

@@ -20,6 +20,7 @@ from refavs_rt.export.compact import store_half, widen_half
 from refavs_rt.export.engine_graph import engine_graph
 from refavs_rt.export.half import rank_nodes, rounded, to_half
 from refavs_rt.export.int8 import Quantiser
+from refavs_rt.export.simplify import prepare
 
 from .tiny_bundle import tiny_files
 
@@ -202,3 +203,20 @@ def test_stored_halves_are_widened_to_what_they_were(convert: Callable[[bytes], 
     widen_half(proto)
     np.testing.assert_array_equal(numpy_helper.to_array(proto.graph.initializer[0]), weights)
     assert [node.op_type for node in proto.graph.node] == ["MatMul"]
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_any_nodes_can_be_kept_and_all_of_them_are_the_float32_graph(name: str) -> None:
+    """Masks, counts and int8 words are cast to float16 too, and must stay what they are where their reader is kept."""
+    data = tiny_files()[f"{name}.onnx"]
+    nodes = [node.name for node in prepare(data).graph.node]
+    inputs = example_inputs(graph_specs(TEST)[name], 2, np.random.default_rng(2), TEST.text_vocabulary)
+    exact = ort.InferenceSession(data).run(None, inputs)
+    for share in (0.02, 0.3, 0.7):
+        kept = [node for node in nodes if RNG.random() < share]
+        ort.InferenceSession(rounded(to_half(data, kept))).run(None, inputs)
+    for ours, wanted in zip(
+        ort.InferenceSession(rounded(to_half(data, nodes))).run(None, inputs), exact, strict=True
+    ):
+        scale = float(np.abs(wanted).max()) + 1e-3
+        np.testing.assert_allclose(ours, wanted, atol=2e-3 * scale, err_msg="weights alone are rounded")

@@ -57,6 +57,25 @@ class Engine(Protocol):
         """Once a frame, all sentences together."""
 
 
+class GraphByName:
+    """The protocol's methods for an engine that runs any graph by its name."""
+
+    def _run(self, graph: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        raise NotImplementedError
+
+    def text(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        return self._run("text", inputs)
+
+    def vision(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        return self._run("vision", inputs)
+
+    def audio(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        return self._run("audio", inputs)
+
+    def step(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        return self._run("step", inputs)
+
+
 class Held:
     """An output that is still on the device. `numpy.asarray` gives its values, as a read-only array.
 

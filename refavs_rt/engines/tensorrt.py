@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle, graph_file
 from ..contract import GRAPHS, GraphSpec, TensorSpec, graph_specs
-from .base import TO_HOST, Arrays, EngineError
+from .base import TO_HOST, Arrays, EngineError, GraphByName
 from .cuda import Buffer, Cuda
 from .onnx import OnnxEngine
 from .tensorrt_checks import (
@@ -33,7 +33,7 @@ from .tensorrt_library import CollectingLogger, Library
 from .verification import Verified, compare
 
 
-class TensorRTEngine:
+class TensorRTEngine(GraphByName):
     """The engines of a bundle. They are compared with ONNX Runtime when a device loads them for the first time.
 
     Args:
@@ -69,18 +69,6 @@ class TensorRTEngine:
             for record in bundle.engines.values()
         ):
             self.largest_error = self._verify(bundle, threads)
-
-    def text(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        return self._run("text", inputs)
-
-    def vision(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        return self._run("vision", inputs)
-
-    def audio(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        return self._run("audio", inputs)
-
-    def step(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        return self._run("step", inputs)
 
     def _run(self, name: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
         graph = self._graphs[name]

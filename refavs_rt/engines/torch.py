@@ -19,7 +19,7 @@ from ..config import ModelConfig
 from ..contract import graph_specs
 from ..model.eemc import EEMC
 from ..model.run_folder import TOKENIZER, CheckpointError, load_run
-from .base import TO_HOST, Arrays, EngineError, Held, is_constant
+from .base import TO_HOST, Arrays, EngineError, GraphByName, Held, is_constant
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,13 @@ def open_run(path: Path, *, threads: int = 0) -> tuple[RunFolder, TorchEngine]:
     if threads:
         torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return RunFolder(path, run.model.config, run.tokenizer), TorchEngine(run.model.to(device))
+    engine = TorchEngine(run.model.to(device))
+    if device.type == "cuda":
+        run.model.warm_up()
+    return RunFolder(path, run.model.config, run.tokenizer), engine
 
 
-class TorchEngine:
+class TorchEngine(GraphByName):
     """Plain torch, eager.
 
     Args:
@@ -81,18 +84,6 @@ class TorchEngine:
         """Tensors of the handles that were given out."""
         self._constants: dict[str, tuple[weakref.ref[NDArray[Any]], torch.Tensor]] = {}
         """Input name -> the read-only array that it had last, and its copy."""
-
-    def text(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        return self._run("text", inputs)
-
-    def vision(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        return self._run("vision", inputs)
-
-    def audio(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        return self._run("audio", inputs)
-
-    def step(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        return self._run("step", inputs)
 
     @torch.inference_mode()
     def _run(self, graph: str, inputs: Arrays) -> dict[str, NDArray[Any]]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from refavs_rt.config import ModelConfig
 from refavs_rt.contract import PYRAMID_STRIDES, graph_specs
 from refavs_rt.kernels.partial_attention import band_mask
+from refavs_rt.kernels.warm_up import warm_up
 
 from .decoder import MaskDecoder, PresenceHead, QueryPrediction
 from .encoders import audio_encoder, text_encoder, text_projection, visual_encoder
@@ -108,6 +109,11 @@ class EEMC(nn.Module):
         }
 
     # The four graphs
+
+    def warm_up(self) -> None:
+        """Compile the kernels that a stream of this network can meet, so that no frame and no later sentence waits for them."""
+        parameter = next(self.parameters())
+        warm_up(self.config, parameter.device, parameter.dtype)
 
     def text(self, token_ids: Tensor, token_mask: Tensor) -> tuple[Tensor, ...]:
         """Once a sentence: features and projections, as the contract's `text`."""
