@@ -35,6 +35,8 @@ MEDIA = (
     "timgm6mb-soundfont",
     "fluid-soundfont-gm",
     "ffmpeg",
+    "pulseaudio",
+    "xvfb",
 )
 """Debian packages of pictures and recordings, and the programs that tests compare with."""
 

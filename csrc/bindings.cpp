@@ -4,11 +4,15 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <cmath>
 #include <memory>
 #include <stdexcept>
 
+#include "devices.h"
 #include "error.h"
 #include "ingest.h"
+#include "live_ingest.h"
 #include "logmel.h"
 #include "preprocess.h"
 #include "sink.h"
@@ -223,6 +227,182 @@ void bind_ingest(py::module_& m) {
       .def_property_readonly("counters", &counters);
 }
 
+std::unique_ptr<LiveIngest> open_live(
+    const std::string& camera, int size, const std::array<float, 3>& mean,
+    const std::array<float, 3>& std, const std::string& microphone, double audio_offset_s,
+    std::optional<int64_t> max_frames, std::optional<double> duration_s, double latency_s,
+    double silence_s, int decode_threads, const std::string& hwaccel,
+    const std::string& camera_size, double camera_rate) {
+  check_size(size);
+  if (max_frames && *max_frames < 1) throw py::value_error("max_frames must be at least 1");
+  if (duration_s && !(*duration_s > 0.0)) throw py::value_error("duration_s must be positive");
+  if (decode_threads < 0) throw py::value_error("decode_threads must not be negative");
+  if (!(latency_s >= 0.0 && latency_s <= 10.0))
+    throw py::value_error("latency_s must be 0 to 10 seconds");
+  if (!(silence_s >= 0.5 && silence_s <= 3600.0))
+    throw py::value_error("silence_s must be 0.5 to 3600 seconds");
+  LiveOptions options;
+  options.size = size;
+  options.normalization = normalization(mean, std);
+  options.audio_offset_s = audio_offset_s;
+  options.max_frames = max_frames.value_or(-1);
+  options.duration_s = duration_s.value_or(-1.0);
+  options.microphone = microphone;
+  options.capture.latency_s = latency_s;
+  options.capture.silence_s = silence_s;
+  options.capture.decode_threads = decode_threads;
+  options.capture.hwaccel = hwaccel;
+  options.capture.camera_size = camera_size;
+  options.capture.camera_rate = camera_rate;
+  auto live = std::make_unique<LiveIngest>(camera, options);
+  wait_for([&] { return live->wait_first(kPatience) != LiveIngest::Status::kTimeout; });
+  return live;
+}
+
+// None: nothing came within the timeout.
+std::optional<PyFrame> read_live(LiveIngest& live, std::optional<double> timeout_s) {
+  const auto until = std::chrono::steady_clock::now() +
+                     std::chrono::duration_cast<std::chrono::steady_clock::duration>(
+                         std::chrono::duration<double>(timeout_s.value_or(0.0)));
+  Frame frame;
+  LiveIngest::Status status = LiveIngest::Status::kTimeout;
+  wait_for([&] {
+    auto patience = kPatience;
+    if (timeout_s)
+      patience = std::clamp(std::chrono::duration_cast<std::chrono::milliseconds>(
+                                until - std::chrono::steady_clock::now()),
+                            std::chrono::milliseconds(0), kPatience);
+    status = live.next(&frame, patience);
+    return status != LiveIngest::Status::kTimeout ||
+           (timeout_s && std::chrono::steady_clock::now() >= until);
+  });
+  if (status == LiveIngest::Status::kEnd) throw py::stop_iteration();
+  if (status == LiveIngest::Status::kTimeout) return std::nullopt;
+  return PyFrame(std::move(frame), live.options().size);
+}
+
+py::dict live_counters(const LiveIngest& live) {
+  const LiveCounters c = live.counters();
+  py::dict result;
+  result["decoded"] = c.camera.decoded;
+  result["delivered"] = c.delivered;
+  result["dropped"] = c.dropped;
+  result["late"] = c.camera.late;
+  result["corrupt"] = c.camera.corrupt;
+  result["corrupt_audio"] = c.camera.corrupt_audio + c.microphone.corrupt_audio;
+  result["reconnects"] = c.camera.reconnects + c.microphone.reconnects;
+  result["clock_jumps"] = c.camera.clock_jumps + c.microphone.clock_jumps;
+  result["repaired_pts"] = c.repaired_pts;
+  result["sound_late"] = c.sound_late;
+  result["queue_depth"] = c.queue_depth;
+  result["audio_gap_samples"] = c.audio_gap_samples;
+  result["audio_overlap_samples"] = c.audio_overlap_samples;
+  result["camera_drift_ppm"] = c.camera_drift_ppm;
+  result["sound_drift_ppm"] = c.sound_drift_ppm;
+  result["sound_error_s"] = c.sound_error_s;
+  return result;
+}
+
+py::list live_notices(LiveIngest& live) {
+  py::list result;
+  for (const Notice& notice : live.take_notices())
+    result.append(py::make_tuple(notice.at_s, notice.text));
+  return result;
+}
+
+void close_live(LiveIngest& live) {
+  py::gil_scoped_release release;
+  live.close();
+}
+
+// Sound in pieces with their times, for those who read it themselves.
+class SoundTrack {
+ public:
+  SoundTrack() : mel_(kKept_s), sound_(&mel_) {}
+
+  void push(const py::array& samples, int rate_hz, double at_s) {
+    const auto mono = mono_samples(samples);
+    if (rate_hz < 1000 || rate_hz > 768'000)
+      throw py::value_error("rate_hz must be 1000 to 768000, not " + std::to_string(rate_hz));
+    if (!std::isfinite(at_s)) throw py::value_error("at_s must be a finite number of seconds");
+    FramePtr frame = new_frame();
+    frame->format = AV_SAMPLE_FMT_FLT;
+    frame->sample_rate = rate_hz;
+    frame->nb_samples = static_cast<int>(mono.size());
+    set_default_channels(frame.get(), 1);
+    if (frame->nb_samples == 0) return;
+    if (av_frame_get_buffer(frame.get(), 0) < 0) throw std::bad_alloc();
+    std::copy_n(mono.data(), mono.size(), reinterpret_cast<float*>(frame->data[0]));
+    sound_.push(*frame, at_s);
+  }
+
+  py::tuple window(double at_s) {
+    const double hops = std::floor(at_s * kSampleRateHz / kHopSamples + 1e-6);
+    if (!(hops >= 0.0 && hops < 1e12))
+      throw py::value_error("at_s must be a number of seconds from 0 on");
+    MelPatch patch = mel_.take(static_cast<int64_t>(hops));
+    return py::make_tuple(array_of(std::move(patch.samples), {kPatchSamples}),
+                          array_of(std::move(patch.log_mel), {kPatchFrames, kMelBins}), patch.end_s,
+                          patch.missing_samples);
+  }
+
+  const LiveSound& sound() const { return sound_; }
+
+ private:
+  static constexpr double kKept_s = 10.0;
+
+  MelTrack mel_;
+  LiveSound sound_;
+};
+
+void bind_clocks(py::module_& m) {
+  py::class_<SoundTrack>(m, "SoundTrack")
+      .def(py::init<>())
+      .def("push", &SoundTrack::push, py::arg("samples"), py::arg("rate_hz"), py::arg("at_s"))
+      .def("window", &SoundTrack::window, py::arg("at_s"))
+      .def_property_readonly("drift_ppm",
+                             [](const SoundTrack& self) { return self.sound().drift_ppm(); })
+      .def_property_readonly("error_s",
+                             [](const SoundTrack& self) { return self.sound().error_s(); });
+  py::class_<DeviceClock>(m, "DeviceClock")
+      .def(py::init<>())
+      .def("observe", &DeviceClock::observe, py::arg("pts_s"), py::arg("now_s"))
+      .def("map", &DeviceClock::map, py::arg("pts_s"))
+      .def_property_readonly("drift_ppm", &DeviceClock::drift_ppm);
+}
+
+void bind_live(py::module_& m) {
+  py::class_<LiveIngest>(m, "LiveIngest")
+      .def(py::init(&open_live), py::arg("camera"), py::kw_only(), py::arg("size"), py::arg("mean"),
+           py::arg("std"), py::arg("microphone") = "auto", py::arg("audio_offset_s") = 0.0,
+           py::arg("max_frames") = py::none(), py::arg("duration_s") = py::none(),
+           py::arg("latency_s") = 0.2, py::arg("silence_s") = 5.0, py::arg("decode_threads") = 0,
+           py::arg("hwaccel") = "", py::arg("camera_size") = "", py::arg("camera_rate") = 0.0)
+      .def("__iter__", [](py::object self) { return self; })
+      .def("__next__", [](LiveIngest& self) { return *read_live(self, std::nullopt); })
+      .def("read", &read_live, py::arg("timeout_s"))
+      .def("close", &close_live)
+      .def("__enter__", [](py::object self) { return self; })
+      .def("__exit__", [](LiveIngest& self, const py::args&) { close_live(self); })
+      .def_property_readonly("path", &LiveIngest::path)
+      .def_property_readonly("size", [](const LiveIngest& self) { return self.options().size; })
+      .def_property_readonly("width", &LiveIngest::width)
+      .def_property_readonly("height", &LiveIngest::height)
+      .def_property_readonly("frame_rate",
+                             [](const LiveIngest& self) { return self.info().frame_rate; })
+      .def_property_readonly("pixel_aspect",
+                             [](const LiveIngest& self) { return pixel_aspect(self.info()); })
+      .def_property_readonly("has_audio", &LiveIngest::has_audio)
+      .def_property_readonly(
+          "video_codec",
+          [](const LiveIngest& self) { return name_or_none(self.info().video_codec); })
+      .def_property_readonly("notes", [](const LiveIngest& self) { return self.info().notes; })
+      .def_property_readonly("now_s", &LiveIngest::now_s)
+      .def_property_readonly("origin_s", &LiveIngest::origin_s)
+      .def_property_readonly("counters", &live_counters)
+      .def("take_notices", &live_notices);
+}
+
 py::array_t<float> offline_log_mel(const py::array& samples) {
   const auto mono = mono_samples(samples);
   std::vector<MelFrame> frames;
@@ -338,9 +518,22 @@ PYBIND11_MODULE(_ingest, m) {
   py::register_exception<IngestError>(m, "IngestError", PyExc_RuntimeError);
   py::register_exception<SinkError>(m, "SinkError", PyExc_RuntimeError);
   bind_ingest(m);
+  bind_live(m);
+  bind_clocks(m);
   bind_log_mel(m);
   bind_sink(m);
   m.def("resize_normalize", &resize_normalize, py::arg("image"), py::arg("size"), py::kw_only(),
         py::arg("mean"), py::arg("std"));
+  m.def("list_devices", [] {
+    std::vector<Device> devices;
+    {
+      py::gil_scoped_release release;
+      devices = list_devices();
+    }
+    py::list result;
+    for (const Device& device : devices)
+      result.append(py::make_tuple(device.medium, device.address, device.name));
+    return result;
+  });
   m.def("ffmpeg_version", [] { return std::string(av_version_info()); });
 }

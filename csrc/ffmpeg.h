@@ -3,6 +3,7 @@
 
 extern "C" {
 #include <libavcodec/avcodec.h>
+#include <libavdevice/avdevice.h>
 #include <libavformat/avformat.h>
 #include <libavutil/avutil.h>
 #include <libavutil/channel_layout.h>
@@ -10,6 +11,7 @@ extern "C" {
 #include <libavutil/imgutils.h>
 #include <libavutil/opt.h>
 #include <libavutil/pixdesc.h>
+#include <libavutil/time.h>
 #include <libswresample/swresample.h>
 #include <libswscale/swscale.h>
 }
@@ -62,6 +64,15 @@ inline FramePtr new_frame() {
   if (!frame) throw std::bad_alloc();
   return frame;
 }
+
+// FFmpeg 4.4 takes input formats that are not const.
+#if LIBAVFORMAT_VERSION_MAJOR >= 59
+inline const AVInputFormat* mutable_format(const AVInputFormat* format) { return format; }
+#else
+inline AVInputFormat* mutable_format(const AVInputFormat* format) {
+  return const_cast<AVInputFormat*>(format);
+}
+#endif
 
 inline std::string ffmpeg_message(int code) {
   char text[AV_ERROR_MAX_STRING_SIZE] = {};

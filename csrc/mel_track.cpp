@@ -1,10 +1,14 @@
 #include "mel_track.h"
 
 #include <algorithm>
+#include <limits>
 
 namespace refavs {
 
-MelTrack::MelTrack() {
+MelTrack::MelTrack(double keep_s)
+    : kept_frames_(keep_s > 0.0
+                       ? static_cast<size_t>(keep_s * kSampleRateHz / kHopSamples) + kPatchFrames
+                       : std::numeric_limits<size_t>::max()) {
   // With the window of hop 0 ahead of the track, frame k of the stream is the first of window k.
   const std::vector<float> before(kPatchSamples, 0.0f);
   stream_.push(before.data(), before.size(), &fresh_);
@@ -18,6 +22,45 @@ void MelTrack::add(const float* samples, int64_t count) {
   samples_ += count;
   kept_.insert(kept_.end(), samples, samples + count);
   frames_.insert(frames_.end(), fresh_.begin(), fresh_.end());
+  trim();
+  changed_.notify_all();
+}
+
+void MelTrack::trim() {
+  if (frames_.size() <= kept_frames_) return;
+  while (frames_.size() > kept_frames_) {
+    frames_.pop_front();
+    ++first_;
+  }
+  const int64_t begin = first_ * kHopSamples - kPatchSamples;
+  while (!kept_.empty() && samples_ - static_cast<int64_t>(kept_.size()) < begin) kept_.pop_front();
+  while (!missing_.empty() && missing_.front().end <= begin) missing_.pop_front();
+}
+
+void MelTrack::jump(int64_t to) {
+  if (to <= samples_) return;
+  if (to - samples_ <= kPatchSamples) {
+    const std::vector<float> silence(static_cast<size_t>(to - samples_), 0.0f);
+    add_missing(samples_, to);
+    add(silence.data(), to - samples_);
+    return;
+  }
+  // No window that ends later holds anything of before, so the stream begins anew, on the grid of
+  // hops, with the silence of one window.
+  const int64_t hop = to / kHopSamples;
+  const std::vector<float> silence(static_cast<size_t>(to - hop * kHopSamples + kPatchSamples),
+                                   0.0f);
+  stream_ = StreamingLogMel();
+  fresh_.clear();
+  stream_.push(silence.data(), silence.size(), &fresh_);
+  std::lock_guard<std::mutex> lock(mutex_);
+  const int64_t lost = samples_ - static_cast<int64_t>(kept_.size());
+  missing_samples_ += to - samples_;
+  missing_.assign({{lost, to}});
+  kept_.assign(silence.begin(), silence.end());
+  samples_ = to;
+  first_ = hop;
+  frames_.assign(fresh_.begin(), fresh_.end());
   changed_.notify_all();
 }
 

@@ -27,11 +27,15 @@ struct MelPatch {
 // Thread-safe: one thread adds, one reads.
 class MelTrack {
  public:
-  MelTrack();
+  // `keep_s`: how much is kept for a reader that takes nothing; 0: everything.
+  explicit MelTrack(double keep_s = 0.0);
 
   // The track's writer: samples of the grid in order from 0.
   void add(const float* samples, int64_t count);
   void add_missing(int64_t begin, int64_t end);
+  // The next sample will be number `to`; those before it are missing. However far it is, this takes
+  // no longer than a second of sound.
+  void jump(int64_t to);
   // No more samples: later ones are missing.
   void finish();
 
@@ -46,6 +50,8 @@ class MelTrack {
   int64_t missing_samples() const;
 
  private:
+  void trim();
+
   struct Range {
     int64_t begin, end;
   };
@@ -62,6 +68,7 @@ class MelTrack {
   std::deque<Range> missing_;
   int64_t missing_samples_ = 0;
   bool finished_ = false;
+  const size_t kept_frames_;
 };
 
 }  // namespace refavs

@@ -30,11 +30,11 @@ Resampler::Resampler(int rate, int channels, SourceClock clock, Samples samples,
 
 void Resampler::push(const AVFrame& frame, AVRational time_base) {
   if (frame.nb_samples <= 0 || frame.sample_rate <= 0 || channel_count(frame) <= 0) return;
-  if (!same_format(frame)) restart(frame);
+  if (!swr_ || SoundFormat::of(frame) != input_) restart(frame);
 
   int64_t skip = 0;
   if (frame.pts != AV_NOPTS_VALUE) {
-    const int64_t at = clock_.round_ticks(frame.pts, time_base, input_rate_) - base_input_;
+    const int64_t at = clock_.round_ticks(frame.pts, time_base, input_.rate_hz) - base_input_;
     const int64_t move = correction(at - next_input_, time_base);
     if (move > 0) skip_time(move);
     skip = std::min<int64_t>(std::max<int64_t>(-move, 0), frame.nb_samples);
@@ -45,8 +45,8 @@ void Resampler::push(const AVFrame& frame, AVRational time_base) {
 
   const AVSampleFormat format = static_cast<AVSampleFormat>(frame.format);
   const bool planar = av_sample_fmt_is_planar(format) != 0;
-  const int64_t step = av_get_bytes_per_sample(format) * int64_t(planar ? 1 : input_channels_);
-  std::vector<const uint8_t*> data(planar ? static_cast<size_t>(input_channels_) : 1);
+  const int64_t step = av_get_bytes_per_sample(format) * int64_t(planar ? 1 : input_.channels);
+  std::vector<const uint8_t*> data(planar ? static_cast<size_t>(input_.channels) : 1);
   for (size_t i = 0; i < data.size(); ++i) data[i] = frame.extended_data[i] + skip * step;
   feed(data.data(), static_cast<int>(frame.nb_samples - skip));
 }
@@ -69,66 +69,20 @@ void Resampler::flush() {
   swr_.reset();
 }
 
-bool Resampler::same_format(const AVFrame& frame) const {
-  return swr_ && frame.sample_rate == input_rate_ && frame.format == input_format_ &&
-         channel_count(frame) == input_channels_ && channel_mask(frame) == input_mask_;
-}
-
 void Resampler::restart(const AVFrame& frame) {
   flush();
-  input_rate_ = frame.sample_rate;
-  input_format_ = frame.format;
-  input_channels_ = channel_count(frame);
-  input_mask_ = channel_mask(frame);
+  input_ = SoundFormat::of(frame);
   base_output_ = position_;
-  base_input_ = (position_ * input_rate_ + rate_ / 2) / rate_;
+  base_input_ = (position_ * input_.rate_hz + rate_ / 2) / rate_;
   next_input_ = 0;
-
-  const AVSampleFormat from = static_cast<AVSampleFormat>(frame.format);
-  SwrContext* swr = nullptr;
-  int status = 0;
-  // Channels without names become as many named ones to libswresample and get a matrix below.
-#if REFAVS_CHANNEL_LAYOUT
-  AVChannelLayout out = {}, in = {};
-  av_channel_layout_default(&out, channels_);
-  if (input_mask_) {
-    av_channel_layout_copy(&in, &frame.ch_layout);
-  } else {
-    in.order = AV_CHANNEL_ORDER_UNSPEC;
-    in.nb_channels = input_channels_;
-  }
-  status = swr_alloc_set_opts2(&swr, &out, AV_SAMPLE_FMT_FLTP, rate_, &in, from, input_rate_, 0,
-                               nullptr);
-  av_channel_layout_uninit(&in);
-  av_channel_layout_uninit(&out);
-#else
-  const uint64_t mask = input_mask_            ? input_mask_
-                        : input_channels_ < 64 ? (uint64_t(1) << input_channels_) - 1
-                                               : 0;
-  swr = swr_alloc_set_opts(nullptr, av_get_default_channel_layout(channels_), AV_SAMPLE_FMT_FLTP,
-                           rate_, static_cast<int64_t>(mask), from, input_rate_, 0, nullptr);
-#endif
-  swr_.reset(swr);
-  if (swr && status >= 0) {
-    av_opt_set_double(swr, "rematrix_maxval", 1.0, 0);
-    if (!input_mask_) {
-      const std::vector<double> mean(static_cast<size_t>(input_channels_) * channels_,
-                                     1.0 / input_channels_);
-      status = swr_set_matrix(swr, mean.data(), input_channels_);
-    }
-    if (status >= 0) status = swr_init(swr);
-  }
-  if (!swr || status < 0)
-    throw IngestError("the sound's format cannot be converted (" + std::to_string(input_channels_) +
-                      " channels, " + std::to_string(input_rate_) +
-                      " Hz): " + ffmpeg_message(status));
+  swr_ = open_resampler(frame, rate_, channels_, false);
 }
 
 // By how many samples the frame is to be moved to where its timestamp says.
 int64_t Resampler::correction(int64_t error, AVRational time_base) {
-  if (std::llabs(error) > kLongestGapS * input_rate_) return 0;
+  if (std::llabs(error) > kLongestGapS * input_.rate_hz) return 0;
   if (!started_) return error;
-  const double off_s = static_cast<double>(std::llabs(error)) / input_rate_;
+  const double off_s = static_cast<double>(std::llabs(error)) / input_.rate_hz;
   const bool other_side = (error > 0) != (smallest_error_ > 0);
   if (off_s <= kJitterS + av_q2d(time_base)) {
     patience_ = 0;
@@ -150,13 +104,13 @@ int64_t Resampler::correction(int64_t error, AVRational time_base) {
 
 void Resampler::skip_time(int64_t count) {
   missing_(output_at(next_input_), output_at(next_input_ + count));
-  if (count > 2 * input_rate_) {
+  if (count > 2 * input_.rate_hz) {
     // Whole seconds are whole numbers of samples on both sides, so they need not pass the filter.
-    feed_silence(input_rate_);
-    const int64_t seconds = count / input_rate_ - 1;
-    next_input_ += seconds * input_rate_;
+    feed_silence(input_.rate_hz);
+    const int64_t seconds = count / input_.rate_hz - 1;
+    next_input_ += seconds * input_.rate_hz;
     emit_zeros(seconds * rate_);
-    count -= (seconds + 1) * input_rate_;
+    count -= (seconds + 1) * input_.rate_hz;
   }
   feed_silence(count);
 }
@@ -164,13 +118,13 @@ void Resampler::skip_time(int64_t count) {
 void Resampler::feed_silence(int64_t count) {
   if (count <= 0) return;
   FramePtr silence = new_frame();
-  silence->format = input_format_;
+  silence->format = input_.sample_format;
   silence->nb_samples = static_cast<int>(std::min<int64_t>(count, 4096));
-  silence->sample_rate = input_rate_;
-  set_default_channels(silence.get(), input_channels_);
+  silence->sample_rate = input_.rate_hz;
+  set_default_channels(silence.get(), input_.channels);
   if (av_frame_get_buffer(silence.get(), 0) < 0) throw std::bad_alloc();
-  av_samples_set_silence(silence->extended_data, 0, silence->nb_samples, input_channels_,
-                         static_cast<AVSampleFormat>(input_format_));
+  av_samples_set_silence(silence->extended_data, 0, silence->nb_samples, input_.channels,
+                         static_cast<AVSampleFormat>(input_.sample_format));
   for (; count > 0; count -= silence->nb_samples)
     feed(silence->extended_data, static_cast<int>(std::min<int64_t>(count, silence->nb_samples)));
 }
@@ -209,7 +163,7 @@ void Resampler::emit_zeros(int64_t count) {
 
 // The first output position at or after the input sample.
 int64_t Resampler::output_at(int64_t input) const {
-  return base_output_ + ceil_div(input * rate_, input_rate_);
+  return base_output_ + ceil_div(input * rate_, input_.rate_hz);
 }
 
 }  // namespace refavs

@@ -7,6 +7,7 @@
 
 #include "clock.h"
 #include "ffmpeg.h"
+#include "sound_format.h"
 
 namespace refavs {
 
@@ -14,8 +15,7 @@ namespace refavs {
 // of the source's clock, for every k >= 0: sound before 0 is cut, time without sound is filled with
 // zeros and reported, sound that comes twice is trimmed.
 //
-// Channels are mixed by libswresample's matrix, scaled so that its weights do not sum to more than
-// 1 (stereo to mono is the mean); channels without names are averaged.
+// Channels are mixed as open_resampler does it.
 //
 // Timestamps jitter (Matroska rounds them to milliseconds), so a frame that is off its expected
 // place is moved only if it is off by more than kJumpS, or by more than a tick of the container and
@@ -40,7 +40,6 @@ class Resampler {
   int64_t overlap_samples() const { return overlap_; }
 
  private:
-  bool same_format(const AVFrame& frame) const;
   void restart(const AVFrame& frame);
   int64_t correction(int64_t error, AVRational time_base);
   void skip_time(int64_t count);
@@ -57,10 +56,7 @@ class Resampler {
   Missing missing_;
 
   SwrPtr swr_;
-  int input_rate_ = 0;
-  int input_format_ = -1;
-  int input_channels_ = 0;
-  uint64_t input_mask_ = 0;
+  SoundFormat input_;
 
   int64_t position_ = 0;
   int64_t base_output_ = 0;  // position_ when the present input format began

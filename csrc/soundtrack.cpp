@@ -28,7 +28,7 @@ bool mp4_holds(AVCodecID codec) {
 
 }  // namespace
 
-Soundtrack::Soundtrack(const std::string& path) : source_(path, Source::Use::kSoundOnly) {
+Soundtrack::Soundtrack(const std::string& path) : source_(path, Wanted::kSound) {
   if (!present()) return;
   const AVCodecParameters& stored = *source_.audio()->codecpar;
   rate_ = stored.sample_rate;

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <initializer_list>
+#include <mutex>
 
 #include "error.h"
 
@@ -32,34 +34,102 @@ std::string not_media(const std::string& path, const std::string& reason) {
          "; it is not a media file or it is damaged, try `ffprobe` on it";
 }
 
+// Why a source does not open, for a person.
+std::string why_not(const Address& address, int status, bool is_late) {
+  const std::string& shown = address.shown;
+  if (status == AVERROR(EACCES))
+    return shown + ": no permission to read it; check its access rights";
+  if (address.kind == AddressKind::kFile) return not_media(shown, ffmpeg_message(status));
+  if (is_late)
+    return shown + ": does not answer; check the address, and that it is switched on and reachable";
+  if (address.kind == AddressKind::kGenerated)
+    return shown + ": FFmpeg does not take it (" + ffmpeg_message(status) +
+           "); try it with `ffplay -f lavfi`";
+  if (address.kind == AddressKind::kDevice)
+    return shown + ": cannot be opened (" + ffmpeg_message(status) +
+           "); check that it is plugged in and not in use, --list-devices shows what there is";
+  return shown + ": cannot be opened (" + ffmpeg_message(status) +
+         "); check the address, try `ffprobe` on it";
+}
+
 bool is_text_format(const AVInputFormat& format) { return std::strcmp(format.name, "tty") == 0; }
 
-int interrupted(void* stopped) { return static_cast<std::atomic<bool>*>(stopped)->load() ? 1 : 0; }
+// FFmpeg's calls block, so they ask this often; a device is asked in turns instead.
+bool blocks(const Address& address) { return address.kind != AddressKind::kDevice; }
 
 }  // namespace
 
-Source::Source(const std::string& path, Use use) : path_(path) {
-  check_file(path);
-  AVFormatContext* context = avformat_alloc_context();
-  if (!context) throw std::bad_alloc();
-  context->interrupt_callback = {&interrupted, &stopped_};
-  // A playlist inside a file reaches nothing but files.
-  AVDictionary* options = nullptr;
-  av_dict_set(&options, "protocol_whitelist", "file", 0);
-  // The prefix keeps a name like "a:b.mp4" from being read as a protocol.
-  const int opened = avformat_open_input(&context, ("file:" + path).c_str(), nullptr, &options);
-  av_dict_free(&options);
-  if (opened == AVERROR(EACCES))
-    throw IngestError(path + ": no permission to read it; check its access rights");
-  if (opened < 0) throw IngestError(not_media(path, ffmpeg_message(opened)));
-  input_.reset(context);
-  if (is_text_format(*context->iformat)) throw IngestError(not_media(path, "it is a text file"));
-  const int found = avformat_find_stream_info(context, nullptr);
-  if (found < 0) throw IngestError(not_media(path, ffmpeg_message(found)));
-  find_streams(use);
+Source::Source(const std::string& path, Wanted wanted)
+    : Source(file_address(path), wanted, {}, Patience(), nullptr) {}
+
+Source::Source(const Address& address, Wanted wanted, const Options& options, Patience patience,
+               const std::atomic<bool>* stopped)
+    : address_(address), patience_(patience), stopped_elsewhere_(stopped) {
+  open(options);
+  find_streams(wanted);
 }
 
-void Source::find_streams(Use use) {
+void Source::open(const Options& options) {
+  static std::once_flag devices;
+  std::call_once(devices, &avdevice_register_all);
+  if (address_.kind == AddressKind::kFile) check_file(address_.shown);
+  const AVInputFormat* format = nullptr;
+  if (!address_.demuxer.empty()) {
+    format = av_find_input_format(address_.demuxer.c_str());
+    if (!format)
+      throw IngestError(path() + ": this FFmpeg has no input '" + address_.demuxer +
+                        "'; install one that has, `ffmpeg -formats` lists them");
+  }
+  AVFormatContext* context = avformat_alloc_context();
+  if (!context) throw std::bad_alloc();
+  context->interrupt_callback = {&Source::interrupted, this};
+  context->opaque = this;
+  open_default_ = context->io_open;
+  context->io_open = &Source::open_part;
+  if (!blocks(address_)) context->flags |= AVFMT_FLAG_NONBLOCK;
+
+  AVDictionary* dictionary = nullptr;
+  if (!address_.protocols.empty())
+    av_dict_set(&dictionary, "protocol_whitelist", address_.protocols.c_str(), 0);
+  for (const Options* list : {static_cast<const Options*>(&address_.options), &options})
+    for (const auto& [name, value] : *list)
+      av_dict_set(&dictionary, name.c_str(), value.c_str(), 0);
+  allow(patience_.open_s);
+  const int opened =
+      avformat_open_input(&context, address_.url.c_str(), mutable_format(format), &dictionary);
+  av_dict_free(&dictionary);
+  if (opened < 0) throw IngestError(why_not(address_, opened, is_over()));
+  input_.reset(context);
+  if (is_text_format(*context->iformat)) throw IngestError(not_media(path(), "it is a text file"));
+  const int found = avformat_find_stream_info(context, nullptr);
+  if (found < 0 || is_over()) throw IngestError(why_not(address_, found, is_over()));
+}
+
+// The next `seconds` may be spent in FFmpeg.
+void Source::allow(double seconds) {
+  deadline_us_ = seconds > 0.0 ? av_gettime_relative() + static_cast<int64_t>(seconds * 1e6) : 0;
+}
+
+bool Source::is_over() const {
+  const int64_t deadline = deadline_us_.load();
+  return deadline != 0 && av_gettime_relative() > deadline;
+}
+
+int Source::interrupted(void* source) {
+  const Source& self = *static_cast<const Source*>(source);
+  const bool stopped =
+      self.stopped_.load() || (self.stopped_elsewhere_ && self.stopped_elsewhere_->load());
+  return stopped || self.is_over() ? 1 : 0;
+}
+
+int Source::open_part(AVFormatContext* context, AVIOContext** opened, const char* url, int flags,
+                      AVDictionary** options) {
+  const Source& self = *static_cast<const Source*>(context->opaque);
+  if (!may_open_part(self.address_, url)) return AVERROR(EACCES);
+  return self.open_default_(context, opened, url, flags, options);
+}
+
+void Source::find_streams(Wanted wanted) {
   AVStream* first_video = nullptr;
   for (unsigned i = 0; i < input_->nb_streams && !first_video; ++i) {
     AVStream* stream = input_->streams[i];
@@ -67,15 +137,18 @@ void Source::find_streams(Use use) {
                         (AV_DISPOSITION_ATTACHED_PIC | AV_DISPOSITION_TIMED_THUMBNAILS)) != 0;
     if (stream->codecpar->codec_type == AVMEDIA_TYPE_VIDEO && !still) first_video = stream;
   }
-  if (use == Use::kPictureAndSound) {
-    if (!first_video) throw IngestError(path_ + " has no video stream; name a file with pictures");
+  if (wanted != Wanted::kSound) {
+    if (!first_video)
+      throw IngestError(path() + " has no video stream; name a source with pictures");
     video_ = first_video;
   }
-  const int best = av_find_best_stream(input_.get(), AVMEDIA_TYPE_AUDIO, -1, -1, nullptr, 0);
+  const int best = wanted == Wanted::kPicture
+                       ? -1
+                       : av_find_best_stream(input_.get(), AVMEDIA_TYPE_AUDIO, -1, -1, nullptr, 0);
   if (best >= 0) {
     audio_ = input_->streams[best];
     if (!avcodec_find_decoder(audio_->codecpar->codec_id)) {
-      info_.notes.push_back("the sound of " + path_ + " is in a codec (" +
+      info_.notes.push_back("the sound of " + path() + " is in a codec (" +
                             avcodec_get_name(audio_->codecpar->codec_id) +
                             ") that this FFmpeg cannot decode; it is left out");
       audio_ = nullptr;
@@ -113,7 +186,7 @@ void Source::find_orientation() {
   } else if (across) {
     info_.orientation = {true, m[3] < 0, m[1] < 0};
   } else {
-    info_.notes.push_back(path_ +
+    info_.notes.push_back(path() +
                           " asks to be turned by an angle that is no multiple of 90 degrees; " +
                           "it is shown as stored");
   }
@@ -143,28 +216,42 @@ void Source::close() {
   input_.reset();
 }
 
-CodecPtr Source::open_decoder(const AVStream& stream, int threads) const {
+CodecPtr Source::new_decoder(const AVStream& stream, int threads) const {
   const std::string name = avcodec_get_name(stream.codecpar->codec_id);
   const AVCodec* decoder = avcodec_find_decoder(stream.codecpar->codec_id);
   if (!decoder)
-    throw IngestError(path_ + " is in a codec (" + name + ") that this FFmpeg cannot decode; " +
+    throw IngestError(path() + " is in a codec (" + name + ") that this FFmpeg cannot decode; " +
                       "convert it, for example to H.264");
   CodecPtr codec(avcodec_alloc_context3(decoder));
-  if (!codec) throw std::bad_alloc();
-  int status = avcodec_parameters_to_context(codec.get(), stream.codecpar);
+  if (!codec || avcodec_parameters_to_context(codec.get(), stream.codecpar) < 0)
+    throw std::bad_alloc();
   codec->pkt_timebase = stream.time_base;
   codec->thread_count = threads;
-  if (status >= 0) status = avcodec_open2(codec.get(), decoder, nullptr);
+  return codec;
+}
+
+void Source::start_decoder(AVCodecContext* codec) const {
+  const int status = avcodec_open2(codec, codec->codec, nullptr);
   if (status < 0)
-    throw IngestError(path_ + ": the " + name + " decoder does not open (" +
-                      ffmpeg_message(status) + "); the file may be damaged");
+    throw IngestError(path() + ": the " + avcodec_get_name(codec->codec_id) +
+                      " decoder does not open (" + ffmpeg_message(status) +
+                      "); the source may be damaged");
+}
+
+CodecPtr Source::open_decoder(const AVStream& stream, int threads) const {
+  CodecPtr codec = new_decoder(stream, threads);
+  start_decoder(codec.get());
   return codec;
 }
 
 int Source::read(AVPacket* packet) {
+  if (!waiting_) allow(patience_.read_s);
   for (;;) {
     if (stopped_.load()) return AVERROR_EXIT;
     const int status = av_read_frame(input_.get(), packet);
+    if (status < 0 && is_over())
+      throw IngestError(path() + ": sends nothing; check the device or the network");
+    waiting_ = status == AVERROR(EAGAIN);
     if (status < 0) return status;
     if ((video_ && packet->stream_index == video_->index) ||
         (audio_ && packet->stream_index == audio_->index))

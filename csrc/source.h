@@ -1,4 +1,4 @@
-// A media file, opened: its streams in use, their decoders, and the clock they share.
+// A source, opened by FFmpeg: its streams in use, their decoders, and the clock they share.
 #pragma once
 
 #include <atomic>
@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "address.h"
 #include "clock.h"
 #include "ffmpeg.h"
 
@@ -18,7 +19,16 @@ struct Orientation {
   bool flip_y = false;
 };
 
-// What is known of a file once it is open, and stays so.
+// What of a source is wanted.
+enum class Wanted { kPicture, kSound, kPictureAndSound };
+
+// How long a source may take; 0: for ever.
+struct Patience {
+  double open_s = 0.0;
+  double read_s = 0.0;  // from one packet to the next
+};
+
+// What is known of a source once it is open, and stays so.
 struct SourceInfo {
   bool has_video = false;
   bool has_audio = false;
@@ -35,14 +45,20 @@ struct SourceInfo {
 // Not thread-safe, but for stop() and info().
 class Source {
  public:
-  enum class Use { kPictureAndSound, kSoundOnly };
+  using Options = std::vector<std::pair<std::string, std::string>>;
 
-  // Throws IngestError. Sound that cannot be decoded is left out, with a note.
-  explicit Source(const std::string& path, Use use = Use::kPictureAndSound);
+  // A file. Throws IngestError. Sound that cannot be decoded is left out, with a note; where only
+  // sound is wanted, a source without any is fine too.
+  explicit Source(const std::string& path, Wanted wanted = Wanted::kPictureAndSound);
+  // Any address. `options` are for the demuxer, beside the address's own. Where
+  // `stopped` (may be null) becomes true, opening and reading end.
+  Source(const Address& address, Wanted wanted, const Options& options, Patience patience,
+         const std::atomic<bool>* stopped);
   Source(const Source&) = delete;
   Source& operator=(const Source&) = delete;
 
-  const std::string& path() const { return path_; }
+  // As typed, without secrets.
+  const std::string& path() const { return address_.shown; }
   const SourceInfo& info() const { return info_; }
   // The stream in use, or null. Not to be touched after close().
   const AVStream* video() const { return video_; }
@@ -52,8 +68,12 @@ class Source {
 
   // An opened decoder for video() or audio(). Throws IngestError.
   CodecPtr open_decoder(const AVStream& stream, int threads) const;
+  // The same before it is opened, to be set up further.
+  CodecPtr new_decoder(const AVStream& stream, int threads) const;
+  void start_decoder(AVCodecContext* codec) const;
 
   // 0, AVERROR_EOF, or another error of av_read_frame. Packets are of the streams in use only.
+  // AVERROR(EAGAIN): a device has none yet. Throws IngestError if the patience ends.
   int read(AVPacket* packet);
 
   // Makes a read() that is under way, and all later ones, return AVERROR_EXIT.
@@ -62,13 +82,24 @@ class Source {
   void close();
 
  private:
-  void find_streams(Use use);
+  void open(const Options& options);
+  void find_streams(Wanted wanted);
   void describe();
   void find_orientation();
   void find_origin(const AVStream* first_video);
+  void allow(double seconds);
+  bool is_over() const;
+  static int interrupted(void* source);
+  static int open_part(AVFormatContext* context, AVIOContext** opened, const char* url, int flags,
+                       AVDictionary** options);
 
-  std::string path_;
+  Address address_;
+  Patience patience_;
+  const std::atomic<bool>* stopped_elsewhere_ = nullptr;
+  decltype(AVFormatContext::io_open) open_default_ = nullptr;
   std::atomic<bool> stopped_{false};
+  std::atomic<int64_t> deadline_us_{0};  // of av_gettime_relative(); 0: none
+  bool waiting_ = false;                 // the last read() found nothing yet
   InputPtr input_;
   AVStream* video_ = nullptr;
   AVStream* audio_ = nullptr;

@@ -101,6 +101,136 @@ class Ingest:
         container beyond its end), repaired_pts, audio_gap_samples (16 kHz), audio_overlap_samples (at the source's rate),
         so far."""
 
+class LiveIngest:
+    """A camera and a microphone, open: an iterator over the newest frames. See `refavs_rt.ingest.open_live`."""
+
+    def __init__(
+        self,
+        camera: str,
+        *,
+        size: int,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        microphone: str = "auto",
+        audio_offset_s: float = 0.0,
+        max_frames: int | None = None,
+        duration_s: float | None = None,
+        latency_s: float = 0.2,
+        silence_s: float = 5.0,
+        decode_threads: int = 0,
+        hwaccel: str = "",
+        camera_size: str = "",
+        camera_rate: float = 0.0,
+    ) -> None: ...
+    def __iter__(self) -> Iterator[Frame]: ...
+    def __next__(self) -> Frame:
+        """The newest frame; waits while there is none, also while the source is lost. Ends when the camera has ended.
+
+        Raises:
+            IngestError: the camera failed in a way that opening it again cannot mend.
+        """
+    def read(self, timeout_s: float) -> Frame | None:
+        """As `next`, but None where no frame comes within `timeout_s`.
+
+        Raises:
+            StopIteration: the camera has ended.
+            IngestError: as `next`.
+        """
+    def close(self) -> None:
+        """Let go of everything, within a second. May be called again, and from another thread; iteration ends."""
+    def __enter__(self) -> LiveIngest: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    @property
+    def path(self) -> str:
+        """The camera's address, without user and password."""
+    @property
+    def size(self) -> int: ...
+    @property
+    def width(self) -> int:
+        """Of the upright picture, in pixels; a source that changes its size is scaled to its first."""
+    @property
+    def height(self) -> int: ...
+    @property
+    def frame_rate(self) -> float:
+        """What the camera says; 0.0 where it does not."""
+    @property
+    def pixel_aspect(self) -> tuple[int, int]: ...
+    @property
+    def has_audio(self) -> bool:
+        """Whether sound can come."""
+    @property
+    def video_codec(self) -> str | None: ...
+    @property
+    def notes(self) -> list[str]: ...
+    @property
+    def now_s(self) -> float:
+        """The stream's clock: `now_s - Frame.pts_s` is how long ago a frame was captured."""
+    @property
+    def origin_s(self) -> float:
+        """What `time.monotonic()` was when the stream's clock read 0."""
+    @property
+    def counters(self) -> dict[str, float]:
+        """decoded, delivered, dropped (replaced by a newer picture before they were asked for), late (packets skipped because
+        decoding was too slow), corrupt (pictures), corrupt_audio, reconnects, clock_jumps (of a source's timestamps),
+        repaired_pts, sound_late (frames whose sound had not come within the latency), queue_depth, audio_gap_samples and
+        audio_overlap_samples (16 kHz), camera_drift_ppm and sound_drift_ppm (how much faster than ours a device's clock runs),
+        sound_error_s (between where sound belongs and where it is), so far."""
+    def take_notices(self) -> list[tuple[float, str]]:
+        """What has happened since the last call: (on the stream's clock, one line)."""
+
+class SoundTrack:
+    """Live sound in pieces on one clock, for those who read it themselves: windows as `Frame` has them.
+
+    A sound card's clock runs at its own rate: the distance between where a piece belongs and where it falls is steered to
+    zero by resampling, up to 2000 ppm. A distance above 50 ms is a hole, which is missing, or sound that comes twice, which is
+    left out. What is older than 10 s is forgotten.
+    """
+
+    def push(self, samples: NDArray[np.float32], rate_hz: int, at_s: float) -> None:
+        """Add mono samples [n], the first of which was heard at `at_s` seconds.
+
+        Raises:
+            ValueError: another shape or dtype, or a rate that is none.
+        """
+    def window(self, at_s: float) -> tuple[NDArray[np.float32], NDArray[np.float32], float, int]:
+        """The window that ends at the last 10 ms hop at or before `at_s`.
+
+        Windows before one that was asked for cannot be asked for any more.
+
+        Returns:
+            samples [15600] at 16 kHz, log-mel [96, 64], where the window ends in seconds, and how many of its samples are
+            missing (those are zeros).
+
+        Raises:
+            ValueError: a time before 0.
+        """
+    @property
+    def drift_ppm(self) -> float:
+        """How much faster than the clock of `at_s` the samples come, as far as it is made up for."""
+    @property
+    def error_s(self) -> float:
+        """Between where the last piece belongs and where it fell."""
+
+class DeviceClock:
+    """The clock of a live source on the monotonic one, read off by when its packets come.
+
+    A packet never comes before its time, so the least of (arrival - time) in each second is the offset between the clocks,
+    and its slope their drift, fitted once there are ten seconds of it.
+    """
+
+    def observe(self, pts_s: float, now_s: float) -> bool:
+        """A packet with this time came at `now_s`. True: the source's clock has jumped, and is read anew."""
+    def map(self, pts_s: float) -> float:
+        """The source's time on the monotonic clock."""
+    @property
+    def drift_ppm(self) -> float:
+        """How much faster than ours the source's clock runs."""
+
+def list_devices() -> list[tuple[str, str, str]]:
+    """Cameras, microphones and screens: (medium, address, name)."""
+
 class StreamingLogMel:
     """VGGish log-mel frames of samples that come in pieces; the pieces' lengths do not matter."""
 

@@ -21,6 +21,8 @@ _STREAM = """\
 Segment what each sentence means in every frame of a video with sound.
 
   refavs-rt stream --source video.mp4 --text "the dog that barks" --out overlay.mp4 --jsonl masks.jsonl
+  refavs-rt stream --camera 0 --text "the dog that barks" --jsonl masks.jsonl
+  refavs-rt stream --camera rtsp://user:password@camera/stream --text "the person who speaks" --out overlay.mp4
 """
 _INTERRUPTED = 130
 
@@ -58,13 +60,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _stream(args: argparse.Namespace) -> int:
     from .ingest import IngestError
-    from .run_file import UsageError, run_file
+    from .run_stream import UsageError, run_stream
     from .sink import SinkError
+    from .stream import Live
 
     wanted = RunConfig(presence_threshold=args.null_threshold, threads=args.threads)
+    source = args.source
+    if source is None:
+        source = Live(
+            args.camera,
+            mic=args.mic,
+            latency_s=args.latency_ms / 1e3,
+            hwaccel=args.hwaccel,
+            camera_size=args.camera_size,
+            camera_rate=args.camera_rate,
+        )
     try:
-        return run_file(
-            args.source,
+        return run_stream(
+            source,
             args.text,
             bundle=args.bundle,
             engine=args.engine,
@@ -76,6 +89,26 @@ def _stream(args: argparse.Namespace) -> int:
         )
     except (UsageError, IngestError, SinkError) as error:
         raise _UserError(str(error)) from error
+
+
+class _ListDevices(argparse.Action):
+    """`--list-devices`: like --help, it answers and ends, whatever else is given."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(_device_table())
+        parser.exit()
+
+
+def _device_table() -> str:
+    from .ingest import list_devices
+
+    devices = list_devices()
+    if not devices:
+        return "no camera, microphone or screen is found; --camera takes streams (rtsp://...) and files too"
+    width = max(len(address) for _, address, _ in devices)
+    return "\n".join(
+        f"{medium:<10}  {address:<{width}}  {name}".rstrip() for medium, address, name in devices
+    )
 
 
 def _info(args: argparse.Namespace) -> int:
@@ -155,7 +188,41 @@ def _parser() -> argparse.ArgumentParser:
         description=_STREAM,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    stream.add_argument("--source", type=Path, required=True, metavar="FILE", help="a media file")
+    source = stream.add_mutually_exclusive_group(required=True)
+    source.add_argument("--source", type=Path, metavar="FILE", help="a media file: every frame of it")
+    source.add_argument(
+        "--camera",
+        metavar="ADDRESS",
+        help="a live source, always its newest frame: 0 (a camera), rtsp://... rtmp://... srt://... http://..., "
+        "screen::0, lavfi:GRAPH, or a file at its own pace",
+    )
+    stream.add_argument(
+        "--mic",
+        default="auto",
+        metavar="ADDRESS",
+        help="the sound of --camera: default, pulse:NAME, alsa:NAME, 0 (a sound card), a stream, a file, none "
+        "(default: the camera's own, else the default microphone)",
+    )
+    stream.add_argument(
+        "--latency-ms",
+        type=_latency,
+        default=200.0,
+        metavar="MS",
+        help="how long a frame may wait for its sound, and how much of a network stream is held back to put it in order "
+        "(default %(default)g)",
+    )
+    stream.add_argument(
+        "--hwaccel", default="", metavar="NAME", help="decode --camera in hardware: cuda, vaapi, ..."
+    )
+    stream.add_argument(
+        "--list-devices", action=_ListDevices, nargs=0, help="list cameras, microphones and screens, and end"
+    )
+    stream.add_argument(
+        "--camera-size", default="", metavar="WxH", help="of a camera (default: what suits it)"
+    )
+    stream.add_argument(
+        "--camera-rate", type=_positive_float, default=0.0, metavar="FPS", help="of a camera, likewise"
+    )
     stream.add_argument(
         "--text",
         action="append",
@@ -221,6 +288,10 @@ def _count(text: str) -> int:
 
 def _positive_float(text: str) -> float:
     return _number(text, float, lambda value: 0 < value < math.inf, "a number above 0")
+
+
+def _latency(text: str) -> float:
+    return _number(text, float, lambda value: 0 <= value <= 10_000, "a number from 0 to 10000")
 
 
 def _share(text: str) -> float:

@@ -174,11 +174,15 @@ class ModelConfig:
         for name, value in values.items():
             default = fields[name].default
             if isinstance(default, tuple):
-                if not isinstance(value, (list, tuple)) or len(value) != len(default):
+                if (
+                    not isinstance(value, (list, tuple))
+                    or len(value) != len(default)
+                    or any(type(v) is not int for v in value)
+                ):
                     raise ValueError(
-                        f"model setting {name!r} must be a list of {len(default)} numbers, not {value!r}"
+                        f"model setting {name!r} must be a list of {len(default)} whole numbers, not {value!r}"
                     )
-                value = tuple(int(v) for v in value)
+                value = tuple(value)
             elif isinstance(default, float) and type(value) in (int, float):
                 value = float(value)
             elif type(value) is not type(default):
@@ -199,6 +203,8 @@ class RunConfig:
     """A pixel belongs to the mask where sigmoid(logit) is above this (the paper's evaluation threshold)."""
     presence_threshold: float = 0.5
     """A sentence has a mask at all where its presence is at least this."""
+    reset_gap_s: float = 10.0
+    """A hole of more than this between two frames begins the memory anew; by default, what the ring of ticks spans."""
     threads: int = 0
     """Threads of the engine; 0 lets it choose."""
 

@@ -1,7 +1,8 @@
-"""Files as frames with the sound that ends at them, read by the compiled extension `refavs_rt._ingest`.
+"""Files, cameras and streams as frames with the sound that ends at them, read by the compiled extension `refavs_rt._ingest`.
 
-Clock: seconds since the earlier of the file's picture and sound begins. Hops stand at multiples of 10 ms on it; a frame
-at t comes with the log-mel patch of the 15,600 samples (16 kHz mono) that end at the last hop at or before t.
+Clock: of a file, seconds since the earlier of its picture and sound begins; of a live source, seconds on the machine's
+monotonic clock since it was opened. Hops stand at multiples of 10 ms on it; a frame at t comes with the log-mel patch of the
+15,600 samples (16 kHz mono) that end at the last hop at or before t.
 """
 
 from __future__ import annotations
@@ -15,19 +16,35 @@ from .config import IMAGENET_MEAN, IMAGENET_STD
 
 try:
     from . import _ingest
-    from ._ingest import Frame, Ingest, IngestError, StreamingLogMel, ffmpeg_version, log_mel
+    from ._ingest import (
+        DeviceClock,
+        Frame,
+        Ingest,
+        IngestError,
+        LiveIngest,
+        SoundTrack,
+        StreamingLogMel,
+        ffmpeg_version,
+        list_devices,
+        log_mel,
+    )
 except ImportError as error:  # not built, or FFmpeg's libraries have gone since
     raise ImportError(
         f"the compiled part of refavs_rt does not load ({error}); build it with `make demo` or `pip install .`"
     ) from error
 
 __all__ = [
+    "DeviceClock",
     "Frame",
     "Ingest",
     "IngestError",
+    "LiveIngest",
+    "SoundTrack",
     "StreamingLogMel",
     "ffmpeg_version",
+    "list_devices",
     "log_mel",
+    "open_live",
     "open_source",
     "resize_normalize",
 ]
@@ -71,6 +88,73 @@ def open_source(
         max_frames=max_frames,
         duration_s=duration_s,
         decode_threads=decode_threads,
+    )
+
+
+def open_live(
+    camera: str,
+    size: int = 256,
+    *,
+    mic: str = "auto",
+    mean: tuple[float, float, float] = IMAGENET_MEAN,
+    std: tuple[float, float, float] = IMAGENET_STD,
+    audio_offset_s: float = 0.0,
+    max_frames: int | None = None,
+    duration_s: float | None = None,
+    latency_s: float = 0.2,
+    silence_s: float = 5.0,
+    decode_threads: int = 0,
+    hwaccel: str = "",
+    camera_size: str = "",
+    camera_rate: float = 0.0,
+) -> LiveIngest:
+    """Open a camera, and a microphone, as one live stream of frames with their sound.
+
+    The newest picture wins: one that is not asked for before the next has come is dropped and counted. A frame goes out as
+    soon as its sound is there, or `latency_s` after its capture with what there is; `Frame.audio_missing_samples` says how much
+    of the window is missing, and a window without any sound comes as no sound (`log_mel` None). A source that is lost is
+    opened again, after 0.25 s and then twice as long up to 8 s, for ever; `LiveIngest.take_notices` tells.
+
+    Addresses: `0` or `/dev/video0` (a V4L2 camera; as `mic`, an ALSA card), `rtsp://` `rtmp://` `srt://` `udp://` `tcp://`
+    `http://` (a stream), `screen::0.0+X,Y?size=WxH&rate=N` (X11), `lavfi:GRAPH` (FFmpeg's test sources),
+    `default`, `pulse:NAME`, `alsa:NAME` (a microphone), or a file. What FFmpeg would give faster than real time is paced.
+
+    Args:
+        camera: an address with pictures.
+        size: S, the side of `Frame.tensor` [3, S, S].
+        mic: an address with sound; "auto": the camera's own sound, else the default microphone, else none; "none".
+        mean: of RGB in [0, 1], for the tensor.
+        std: of RGB in [0, 1], for the tensor.
+        audio_offset_s: the sound's window ends this long after the frame.
+        max_frames: stop after so many frames.
+        duration_s: only frames within this time of the first.
+        latency_s: how long a frame may wait for its sound, and how much of a network stream may be held back to put it in
+            order; 0 to 10.
+        silence_s: a source that sends nothing for so long is lost.
+        decode_threads: for the video decoder; 0 takes half of the cores, 4 at most.
+        hwaccel: FFmpeg's name of a hardware decoder (cuda, vaapi, ...).
+        camera_size: "WxH" of a V4L2 camera; empty: chosen from what it offers.
+        camera_rate: frames a second of a V4L2 camera; 0: chosen from what it offers.
+
+    Raises:
+        IngestError: an address is none, or what it names cannot be opened at first.
+        ValueError: an argument is out of range.
+    """
+    return LiveIngest(
+        camera,
+        size=size,
+        mean=mean,
+        std=std,
+        microphone=mic,
+        audio_offset_s=audio_offset_s,
+        max_frames=max_frames,
+        duration_s=duration_s,
+        latency_s=latency_s,
+        silence_s=silence_s,
+        decode_threads=decode_threads,
+        hwaccel=hwaccel,
+        camera_size=camera_size,
+        camera_rate=camera_rate,
     )
 
 

@@ -18,7 +18,7 @@ from .state import SentenceState, SharedState
 from .tokenizer import Tokenizer, TokenizerError
 
 if TYPE_CHECKING:
-    from .stream import Result
+    from .stream import OnNotice, Result, Source
 
 LATEST_RUN = Path("runs", "latest")
 """The run folder that the torch engine takes where none is named."""
@@ -56,7 +56,7 @@ def load(
     return Model(opened, open_engine(engine, opened, threads=run.threads), run)
 
 
-class Source(Protocol):
+class Weights(Protocol):
     """Where a network comes from: a bundle, or a run folder."""
 
     @property
@@ -81,7 +81,7 @@ class Model:
         BundleError: its tokenizer is none.
     """
 
-    def __init__(self, bundle: Source, engine: Engine, run: RunConfig) -> None:
+    def __init__(self, bundle: Weights, engine: Engine, run: RunConfig) -> None:
         self.bundle = bundle
         self.engine = engine
         self.run = run
@@ -101,19 +101,21 @@ class Model:
 
     def stream(
         self,
-        source: str | os.PathLike[str],
+        source: Source,
         texts: Sequence[str],
         *,
         max_frames: int | None = None,
         duration_s: float | None = None,
+        on_notice: OnNotice | None = None,
     ) -> Iterator[Result]:
-        """Segment what each sentence means in every frame of a source.
+        """Segment what each sentence means in the frames of a source.
 
         Args:
-            source: a media file.
+            source: a media file, of which every frame is taken, or `Live`: a camera, of which the newest.
             texts: the sentences.
             max_frames: stop after so many frames.
             duration_s: stop after so many seconds of the source.
+            on_notice: called with the time and a line when a live source is lost, comes back, or has no sound.
 
         Raises:
             ValueError, TypeError: a sentence cannot be read, or there is none.
@@ -123,7 +125,7 @@ class Model:
             raise ValueError("give at least one sentence")
         from .stream import stream
 
-        return stream(self, source, texts, max_frames=max_frames, duration_s=duration_s)
+        return stream(self, source, texts, max_frames=max_frames, duration_s=duration_s, on_notice=on_notice)
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ class Session:
 
     The first frame is committed to the memory, and then the first one at or after each 1 / memory_hz seconds from it; frames
     between are provisional and leave no trace. When pts jump back by more than that, the source is taken to have begun again
-    and so has the clock; the memory is kept.
+    and so has the clock; the memory is kept. After a gap of more than `RunConfig.reset_gap_s` the memory begins anew: all that
+    it holds is older than what the network was trained to look back on.
     """
 
     def __init__(self, model: Model, texts: Sequence[str] = ()) -> None:
@@ -192,6 +195,12 @@ class Session:
         self.sentences.remove(index)
         del self.texts[index]
 
+    def reset(self) -> None:
+        """Forget what was seen and heard; the sentences stay."""
+        self.shared = SharedState.empty(self.model.config)
+        self.sentences.forget()
+        self._clock = _MemoryClock(self.model.config.memory_hz)
+
     def push(
         self, frame: NDArray[np.float32], log_mel: NDArray[np.float32] | None, pts_s: float
     ) -> Prediction:
@@ -215,6 +224,8 @@ class Session:
         if not np.isfinite(pts_s):
             raise ValueError(f"pts_s must be a finite number of seconds, not {pts_s}")
 
+        if self._clock.gap_s(pts_s) > self.model.run.reset_gap_s:
+            self.reset()
         known: dict[str, NDArray[Any]] = self.shared.feeds()
         present = engine.vision({**known, "frame": frame[None]})
         present |= engine.audio({"log_mel": log_mel[None], "has_sound": np.array([has_sound])})
@@ -245,6 +256,10 @@ class _MemoryClock:
         self._start_s: float | None = None
         self._last_s = 0.0
         self._next_tick = 0
+
+    def gap_s(self, pts_s: float) -> float:
+        """Seconds since the last frame; 0 before the first."""
+        return 0.0 if self._start_s is None else pts_s - self._last_s
 
     def advance(self, pts_s: float) -> bool:
         if self._start_s is None or pts_s < self._last_s - 1.0 / self._memory_hz:

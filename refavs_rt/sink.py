@@ -8,7 +8,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from .ingest import Ingest  # first: it says what to do where the extension is missing
+from .ingest import Ingest, LiveIngest  # first: it says what to do where the extension is missing
 
 from ._ingest import Sink, SinkError  # isort: skip
 
@@ -59,14 +59,14 @@ class OverlayWriter:
         )
 
     @classmethod
-    def beside(cls, path: str | os.PathLike[str], source: Ingest) -> OverlayWriter:
-        """A writer for pictures of an open source: its size, frame rate, pixel aspect and sound."""
+    def beside(cls, path: str | os.PathLike[str], source: Ingest | LiveIngest) -> OverlayWriter:
+        """A writer for pictures of an open source: its size, frame rate, pixel aspect and, of a file, its sound."""
         return cls(
             path,
             source.width,
             source.height,
             frame_rate=source.frame_rate,
-            source=source.path,
+            source=source.path if isinstance(source, Ingest) else None,
             pixel_aspect=source.pixel_aspect,
         )
 

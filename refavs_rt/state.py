@@ -128,6 +128,11 @@ class SentenceState:
         for name in _REMEMBERED:
             setattr(self, name, _read_only(np.delete(getattr(self, name), index, axis=0)))
 
+    def forget(self) -> None:
+        """Every sentence remembers nothing, as when it was added."""
+        for name in _REMEMBERED:
+            setattr(self, name, _read_only(np.zeros_like(getattr(self, name))))
+
     @property
     def memory_weight(self) -> NDArray[np.float32]:
         """[N]: w, the weight of the present output in the mean."""

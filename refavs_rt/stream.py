@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .ingest import Ingest, open_source
+from .ingest import Frame, Ingest, LiveIngest, open_live, open_source
 from .masks import Mask, binary_masks
 from .session import Model, Session
 
@@ -34,55 +34,120 @@ class Result:
     mask_logits: NDArray[np.float32]
     """[N, h, w], before the presence is looked at."""
     latency_ms: float
-    """From the frame's leaving the decoder to this result."""
+    """Of a live source, from the frame's capture to this result; of a file, from the frame's leaving the decoder."""
+
+
+_NOTICE_PERIOD_S = 0.25
+"""How late it may be told that a source is lost."""
+
+
+@dataclass(frozen=True)
+class Live:
+    """A camera and a microphone, to be opened; see `ingest.open_live` for the addresses and the settings."""
+
+    camera: str
+    """An address with pictures."""
+    mic: str = "auto"
+    """An address with sound; "auto": the camera's own sound, else the default microphone, else none; "none"."""
+    latency_s: float = 0.2
+    """How long a frame may wait for its sound, and how much of a network stream may be held back."""
+    hwaccel: str = ""
+    """FFmpeg's name of a hardware decoder."""
+    camera_size: str = ""
+    """"WxH" of a V4L2 camera; empty: chosen from what it offers."""
+    camera_rate: float = 0.0
+    """Frames a second of a V4L2 camera; 0: chosen from what it offers."""
+
+
+Source = str | os.PathLike[str] | Live
+"""A media file, of which every frame is taken, or a live source, of which the newest."""
+OnNotice = Callable[[float, str], None]
+"""Takes what happens to a live source: when, on the stream's clock, and what, in one line."""
 
 
 def stream(
     model: Model,
-    source: str | os.PathLike[str],
+    source: Source,
     texts: Sequence[str],
     *,
     max_frames: int | None = None,
     duration_s: float | None = None,
+    on_notice: OnNotice | None = None,
 ) -> Iterator[Result]:
     """`Model.stream`: sentences and source are checked at once, frames are run as results are asked for."""
     session = model.session(texts)
-    return run_session(session, open_for(model, source, max_frames=max_frames, duration_s=duration_s))
+    opened = open_for(model, source, max_frames=max_frames, duration_s=duration_s)
+    return run_session(session, opened, on_notice)
 
 
 def open_for(
-    model: Model,
-    source: str | os.PathLike[str],
-    *,
-    max_frames: int | None = None,
-    duration_s: float | None = None,
-) -> Ingest:
+    model: Model, source: Source, *, max_frames: int | None = None, duration_s: float | None = None
+) -> Ingest | LiveIngest:
     """Open a source so that its frames are as the model takes them."""
-    return open_source(
-        source,
-        model.config.image_size,
-        audio_offset_s=model.config.audio_offset_s,
+    size, offset_s = model.config.image_size, model.config.audio_offset_s
+    if not isinstance(source, Live):
+        return open_source(
+            source, size, audio_offset_s=offset_s, max_frames=max_frames, duration_s=duration_s
+        )
+    return open_live(
+        source.camera,
+        size,
+        mic=source.mic,
+        audio_offset_s=offset_s,
         max_frames=max_frames,
         duration_s=duration_s,
+        latency_s=source.latency_s,
+        hwaccel=source.hwaccel,
+        camera_size=source.camera_size,
+        camera_rate=source.camera_rate,
     )
 
 
-def run_session(session: Session, source: Ingest) -> Iterator[Result]:
-    """Push every frame of an opened source into a session, and close the source at the end."""
-    run = session.model.run
+def run_session(
+    session: Session, source: Ingest | LiveIngest, on_notice: OnNotice | None = None
+) -> Iterator[Result]:
+    """Push the frames of an opened source into a session, and close the source at the end."""
     with source:
-        for frame in source:
-            started = time.perf_counter()
-            prediction = session.push(frame.tensor, frame.log_mel, frame.pts_s)
-            masks = binary_masks(prediction.mask_logits, frame.image.shape[:2], run.mask_threshold)
-            masks[prediction.presence < run.presence_threshold] = False
-            yield Result(
-                index=frame.index,
-                pts_s=frame.pts_s,
-                image=frame.image,
-                texts=tuple(session.texts),
-                presence=prediction.presence,
-                masks=masks,
-                mask_logits=prediction.mask_logits,
-                latency_ms=(time.perf_counter() - started) * 1e3,
-            )
+        if isinstance(source, LiveIngest):
+            for frame in _newest(source, on_notice):
+                result = _result(session, frame)
+                yield replace(result, latency_ms=(source.now_s - frame.pts_s) * 1e3)
+        else:
+            for frame in source:
+                yield _result(session, frame)
+
+
+def _newest(source: LiveIngest, on_notice: OnNotice | None) -> Iterator[Frame]:
+    """The frames of a live source; what happens to it is told also while none come."""
+    while True:
+        try:
+            frame = source.read(timeout_s=_NOTICE_PERIOD_S)
+        except StopIteration:
+            frame, ended = None, True
+        else:
+            ended = False
+        for when_s, notice in source.take_notices():
+            if on_notice:
+                on_notice(when_s, notice)
+        if ended:
+            return
+        if frame is not None:
+            yield frame
+
+
+def _result(session: Session, frame: Frame) -> Result:
+    run = session.model.run
+    started = time.perf_counter()
+    prediction = session.push(frame.tensor, frame.log_mel, frame.pts_s)
+    masks = binary_masks(prediction.mask_logits, frame.image.shape[:2], run.mask_threshold)
+    masks[prediction.presence < run.presence_threshold] = False
+    return Result(
+        index=frame.index,
+        pts_s=frame.pts_s,
+        image=frame.image,
+        texts=tuple(session.texts),
+        presence=prediction.presence,
+        masks=masks,
+        mask_logits=prediction.mask_logits,
+        latency_ms=(time.perf_counter() - started) * 1e3,
+    )

@@ -1,4 +1,4 @@
-"""The main job, as `refavs-rt stream` does it: a source through a model into an overlay and records, with progress shown."""
+"""The main job, as `refavs-rt stream` does it: a file or a camera through a model into an overlay and records."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pathlib import Path
 from types import FrameType
 
 from .config import RunConfig
-from .ingest import Ingest
+from .ingest import Ingest, LiveIngest
 from .jsonl import write_line
 from .render import Overlay
 from .session import Session, load
 from .sink import OverlayWriter
-from .stream import Result, open_for, run_session
+from .stream import Live, Result, open_for, run_session
 
 INTERRUPTED = 130
 """Exit code of a run that was stopped by a signal; its files are finished all the same."""
@@ -32,8 +32,8 @@ class UsageError(Exception):
     """A wish that cannot be fulfilled as given; the message names it and the mend."""
 
 
-def run_file(
-    source: Path,
+def run_stream(
+    source: Path | Live,
     texts: Sequence[str],
     *,
     bundle: str | None = None,
@@ -47,7 +47,7 @@ def run_file(
     """Run sentences on a source; returns the exit code.
 
     Args:
-        source: a media file.
+        source: a media file, or a camera.
         texts: the sentences.
         bundle, engine, run: as `session.load` takes them.
         overlay: MP4 to write.
@@ -78,7 +78,11 @@ def run_file(
 
 
 def _write(
-    stop: _StopOnSignal, session: Session, source: Ingest, overlay: Path | None, records: Path | None
+    stop: _StopOnSignal,
+    session: Session,
+    source: Ingest | LiveIngest,
+    overlay: Path | None,
+    records: Path | None,
 ) -> _Summary:
     """Run the session over the source and write what was asked for."""
     summary = _Summary(session.texts)
@@ -88,7 +92,7 @@ def _write(
         lines = files.enter_context(open(records, "w", encoding="utf-8")) if records else None
         painter = Overlay(source.height, source.width, session.model.run.presence_threshold)
         _tell([*source.notes, *(writer.notes if writer else [])])
-        for result in stop.until_stopped(run_session(session, source)):
+        for result in stop.until_stopped(run_session(session, source, progress.notice)):
             if lines:
                 write_line(lines, result)
             if writer:
@@ -97,6 +101,8 @@ def _write(
                 )
             summary.add(result)
             progress.show(summary, result)
+        if isinstance(source, LiveIngest):
+            summary.counters = source.counters
     return summary
 
 
@@ -113,6 +119,8 @@ class _Summary:
         self._started = time.perf_counter()
         self._latencies_ms: list[float] = []
         self._present = [0] * len(texts)
+        self.counters: dict[str, float] = {}
+        """Of a live source."""
 
     @property
     def frames(self) -> int:
@@ -132,14 +140,27 @@ class _Summary:
         if not self.frames:
             return "no frame"
         ordered = sorted(self._latencies_ms)
-        p95 = ordered[min(self.frames - 1, int(0.95 * self.frames))]
+        p95, p99 = (ordered[min(self.frames - 1, int(share * self.frames))] for share in (0.95, 0.99))
         lines = [
             f"{self.frames} frames in {time.perf_counter() - self._started:.1f} s: {self.frames_per_second:.1f} fps, "
-            f"latency {statistics.median(ordered):.0f} ms (median), {p95:.0f} ms (p95)"
+            f"latency {statistics.median(ordered):.0f} ms (median), {p95:.0f} ms (p95), {p99:.0f} ms (p99)"
         ]
+        lines += self._live_lines()
         for text, count in zip(self._texts, self._present, strict=True):
             lines.append(f"  {text!r}: segmented in {count} of {self.frames} frames")
         return "\n".join(lines)
+
+    def _live_lines(self) -> list[str]:
+        if not self.counters:
+            return []
+        count = {name: int(value) for name, value in self.counters.items()}
+        heard = count["decoded"] + count["late"]
+        return [
+            f"latency from capture to result; {count['dropped'] + count['late']} of {heard} pictures dropped, "
+            f"{count['corrupt']} damaged, {count['reconnects']} reconnects, "
+            f"{count['sound_late']} frames before their sound, "
+            f"sound drift {self.counters['sound_drift_ppm']:+.0f} ppm"
+        ]
 
 
 class _Progress:
@@ -157,6 +178,10 @@ class _Progress:
     def __exit__(self, *_: object) -> None:
         if self._open:
             print(file=sys.stderr)
+
+    def notice(self, when_s: float, text: str) -> None:
+        """Tell what happened to a live source, above the line of progress."""
+        print(f"\r{when_s:.1f} s: {text}\x1b[K" if self._open else f"{when_s:.1f} s: {text}", file=sys.stderr)
 
     def show(self, summary: _Summary, result: Result) -> None:
         if time.monotonic() - self._shown < self._period_s:
@@ -217,7 +242,7 @@ class _StopOnSignal:
             raise KeyboardInterrupt
 
 
-def _check_outputs(source: Path, overlay: Path | None, records: Path | None) -> None:
+def _check_outputs(source: Path | Live, overlay: Path | None, records: Path | None) -> None:
     """Refuse at once what would fail, or destroy, at the end."""
     for path in (overlay, records):
         if path is None:
@@ -228,7 +253,7 @@ def _check_outputs(source: Path, overlay: Path | None, records: Path | None) -> 
             raise UsageError(f"{path}: is a folder; name a file in it")
         if not os.access(path if path.exists() else path.parent, os.W_OK):
             raise UsageError(f"{path}: may not be written; choose another place")
-        if path.exists() and source.exists() and path.samefile(source):
+        if isinstance(source, Path) and path.exists() and source.exists() and path.samefile(source):
             raise UsageError(f"{path}: is the source itself; write to another file")
     if overlay is not None and records is not None and overlay.absolute() == records.absolute():
         raise UsageError(f"{overlay}: asked for as overlay and as records; give two names")

@@ -1,0 +1,301 @@
+#include "address.h"
+
+#include <netdb.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <memory>
+
+#include "error.h"
+
+namespace refavs {
+namespace {
+
+// Containers that a stream of the network may come in. None of them opens further addresses but
+// HLS, whose parts are looked at by may_open_part.
+constexpr const char* kNetworkFormats =
+    "hls,mpegts,mov,mp4,flv,live_flv,matroska,webm,mpjpeg,mjpeg,jpeg_pipe,ogg,wav,mp3,aac,flac,"
+    "h264,hevc,avi,asf,mpeg,nut,ac3,rtsp,rtp,sdp";
+
+// How a scheme of the network is opened.
+struct Scheme {
+  const char* name;
+  const char* demuxer;
+  const char* protocols;
+};
+
+constexpr Scheme kSchemes[] = {
+    {"rtsp", "rtsp", "rtsp,rtp,srtp,udp,tcp"},
+    {"rtsps", "rtsp", "rtsp,rtsps,rtp,srtp,udp,tcp,tls"},
+    {"rtmp", "", "rtmp,tcp"},
+    {"rtmps", "", "rtmps,rtmp,tcp,tls"},
+    {"srt", "", "srt"},
+    {"udp", "", "udp"},
+    {"tcp", "", "tcp"},
+    {"http", "", "http,https,tcp,tls,crypto"},
+    {"https", "", "http,https,tcp,tls,crypto"},
+};
+
+// Keys of a query whose values are nobody's business.
+constexpr const char* kSecretKeys[] = {"password", "passwd", "pass",       "pwd",  "token", "key",
+                                       "secret",   "auth",   "passphrase", "user", "sig"};
+
+bool starts_with(const std::string& text, const std::string& beginning) {
+  return text.compare(0, beginning.size(), beginning) == 0;
+}
+
+std::string lower(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return text;
+}
+
+bool is_number(const std::string& text) {
+  return !text.empty() && text.size() <= 4 &&
+         std::all_of(text.begin(), text.end(), [](unsigned char c) { return std::isdigit(c); });
+}
+
+// "scheme" of "scheme://...", in lower case; empty where the text is none.
+std::string scheme_of(const std::string& text) {
+  const size_t end = text.find("://");
+  if (end == std::string::npos || end == 0) return "";
+  const std::string scheme = lower(text.substr(0, end));
+  const bool valid = std::all_of(scheme.begin(), scheme.end(), [](unsigned char c) {
+    return std::isalnum(c) || c == '+' || c == '-' || c == '.';
+  });
+  return valid && std::isalpha(static_cast<unsigned char>(scheme[0])) ? scheme : "";
+}
+
+// The host of "scheme://user:password@host:port/...", in lower case, without the brackets of IPv6.
+std::string host_of(const std::string& url) {
+  const size_t begin = url.find("://");
+  if (begin == std::string::npos) return "";
+  std::string authority = url.substr(begin + 3);
+  authority = authority.substr(0, authority.find_first_of("/?#"));
+  const size_t at = authority.rfind('@');
+  if (at != std::string::npos) authority = authority.substr(at + 1);
+  if (!authority.empty() && authority[0] == '[')
+    return lower(authority.substr(1, authority.find(']') - 1));
+  return lower(authority.substr(0, authority.find(':')));
+}
+
+// Loopback, private, link-local, shared and the like: whatever is not out in the world.
+bool is_local(const sockaddr& address) {
+  if (address.sa_family == AF_INET) {
+    const uint32_t ip = ntohl(reinterpret_cast<const sockaddr_in&>(address).sin_addr.s_addr);
+    const auto in = [&](uint32_t net, int bits) {
+      return (ip >> (32 - bits)) == (net >> (32 - bits));
+    };
+    return in(0x00000000, 8) || in(0x0a000000, 8) || in(0x64400000, 10) || in(0x7f000000, 8) ||
+           in(0xa9fe0000, 16) || in(0xac100000, 12) || in(0xc0a80000, 16) || ip >= 0xe0000000;
+  }
+  if (address.sa_family != AF_INET6) return true;
+  const in6_addr& ip = reinterpret_cast<const sockaddr_in6&>(address).sin6_addr;
+  if (IN6_IS_ADDR_V4MAPPED(&ip)) {
+    sockaddr_in mapped = {};
+    mapped.sin_family = AF_INET;
+    std::memcpy(&mapped.sin_addr, &ip.s6_addr[12], 4);
+    return is_local(reinterpret_cast<const sockaddr&>(mapped));
+  }
+  return IN6_IS_ADDR_LOOPBACK(&ip) || IN6_IS_ADDR_UNSPECIFIED(&ip) || IN6_IS_ADDR_LINKLOCAL(&ip) ||
+         IN6_IS_ADDR_MULTICAST(&ip) || (ip.s6_addr[0] & 0xfe) == 0xfc;
+}
+
+bool resolves_to_local(const std::string& host) {
+  addrinfo hints = {};
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  if (getaddrinfo(host.c_str(), nullptr, &hints, &found) != 0) return true;
+  const std::unique_ptr<addrinfo, void (*)(addrinfo*)> list(found, &freeaddrinfo);
+  for (const addrinfo* one = found; one; one = one->ai_next)
+    if (is_local(*one->ai_addr)) return true;
+  return false;
+}
+
+Address camera(const std::string& device) {
+  Address address;
+  address.kind = AddressKind::kDevice;
+  address.url = device;
+  address.demuxer = "video4linux2,v4l2";
+  address.shown = device;
+  return address;
+}
+
+Address microphone(const std::string& demuxer, const std::string& name) {
+  Address address;
+  address.kind = AddressKind::kDevice;
+  address.demuxer = demuxer;
+  address.url = name.empty() ? "default" : name;
+  address.shown = demuxer + ":" + address.url;
+  if (demuxer == "pulse") {
+    // Pieces of 20 ms: left to itself the server collects as much as two seconds.
+    address.options = {{"sample_rate", "48000"}, {"channels", "1"}, {"fragment_size", "1920"}};
+  }
+  return address;
+}
+
+// "?size=640x360&rate=15" into options of the screen grabber.
+void read_screen_options(const std::string& query, Address* address) {
+  for (size_t begin = 0; begin < query.size();) {
+    const size_t end = std::min(query.find('&', begin), query.size());
+    const std::string item = query.substr(begin, end - begin);
+    const size_t equals = item.find('=');
+    const std::string key = item.substr(0, equals);
+    const std::string value = equals == std::string::npos ? "" : item.substr(equals + 1);
+    if (key == "size") {
+      address->options.emplace_back("video_size", value);
+    } else if (key == "rate") {
+      address->options.emplace_back("framerate", value);
+    } else if (key == "cursor") {
+      address->options.emplace_back("draw_mouse", value);
+    } else {
+      throw IngestError(address->shown + ": '" + key +
+                        "' is no option of a screen; give size=WxH, " +
+                        "rate=N or cursor=0, as in screen::0.0+100,50?size=640x360&rate=15");
+    }
+    begin = end + 1;
+  }
+}
+
+Address screen(const std::string& typed) {
+  Address address;
+  address.kind = AddressKind::kDevice;
+  address.demuxer = "x11grab";
+  address.shown = typed;
+  std::string rest = typed.substr(std::strlen("screen:"));
+  const size_t question = rest.find('?');
+  if (question != std::string::npos) {
+    read_screen_options(rest.substr(question + 1), &address);
+    rest = rest.substr(0, question);
+  }
+  if (rest.empty()) {
+    const char* display = std::getenv("DISPLAY");
+    if (!display || !*display)
+      throw IngestError(typed + ": there is no DISPLAY; name the screen, as in screen::0");
+    rest = display;
+  }
+  address.url = rest;
+  return address;
+}
+
+Address network(const std::string& typed, const Scheme& scheme) {
+  Address address;
+  address.kind = AddressKind::kNetwork;
+  address.url = typed;
+  address.demuxer = scheme.demuxer;
+  address.protocols = scheme.protocols;
+  address.shown = without_secrets(typed);
+  address.options = {{"format_whitelist", kNetworkFormats}};
+  if (host_of(typed).empty() && scheme.name != std::string("udp"))
+    throw IngestError(address.shown + ": names no host; write it as " + scheme.name +
+                      "://HOST:PORT/PATH");
+  return address;
+}
+
+std::string known_schemes() {
+  std::string names;
+  for (const Scheme& scheme : kSchemes) names += std::string(scheme.name) + "://, ";
+  return names + "screen:, lavfi:, a device or a file";
+}
+
+}  // namespace
+
+Address parse_address(const std::string& typed, Medium medium) {
+  if (typed.empty()) throw IngestError("the address of a source is empty; name " + known_schemes());
+  if (typed.find('\0') != std::string::npos)
+    throw IngestError("the address of a source holds a zero byte; check it");
+  if (medium == Medium::kPicture) {
+    if (is_number(typed)) return camera("/dev/video" + typed);
+    if (typed == "default") return camera("/dev/video0");
+  } else {
+    if (is_number(typed)) return microphone("alsa", "hw:" + typed);
+    if (typed == "default") return microphone("pulse", "");
+  }
+  if (starts_with(typed, "/dev/video")) return camera(typed);
+  if (starts_with(typed, "pulse:")) return microphone("pulse", typed.substr(6));
+  if (starts_with(typed, "alsa:")) return microphone("alsa", typed.substr(5));
+  if (starts_with(typed, "screen:")) return screen(typed);
+  Address address;
+  if (starts_with(typed, "lavfi:")) {
+    address.kind = AddressKind::kGenerated;
+    address.url = typed.substr(6);
+    address.demuxer = "lavfi";
+    address.shown = typed;
+    return address;
+  }
+  const std::string scheme = scheme_of(typed);
+  for (const Scheme& known : kSchemes)
+    if (scheme == known.name) return network(typed, known);
+  std::error_code error;
+  if (!scheme.empty() && !std::filesystem::exists(typed, error))
+    throw IngestError(without_secrets(typed) + ": " + scheme + ":// is not known here; name " +
+                      known_schemes());
+  return file_address(typed);
+}
+
+Address file_address(const std::string& path) {
+  Address address;
+  address.url = "file:" + path;  // the prefix keeps "a:b.mp4" from being read as a protocol
+  address.protocols = "file";
+  address.shown = path;
+  return address;
+}
+
+std::string without_secrets(const std::string& text) {
+  std::string shown;
+  size_t at = 0;
+  for (;;) {
+    const size_t begin = text.find("://", at);
+    if (begin == std::string::npos) break;
+    const size_t authority = begin + 3;
+    const size_t end = std::min(text.find_first_of("/?# \"'", authority), text.size());
+    // A password may hold anything but what ends it, so the last @ of the authority counts; and one
+    // with a slash in it that was not written as %2F still has its @ before the next blank.
+    size_t user_end = text.rfind('@', end == text.size() ? std::string::npos : end);
+    if (user_end == std::string::npos || user_end < authority || user_end > end) {
+      const size_t blank = std::min(text.find_first_of(" \"'?", authority), text.size());
+      user_end = text.rfind('@', blank == text.size() ? std::string::npos : blank);
+      if (user_end != std::string::npos && (user_end < authority || user_end > blank))
+        user_end = std::string::npos;
+    }
+    shown += text.substr(at, authority - at);
+    at = authority;
+    if (user_end == std::string::npos) continue;
+    shown += "***";
+    at = user_end;
+  }
+  shown += text.substr(at);
+
+  for (size_t mark = shown.find_first_of("?&"); mark != std::string::npos;
+       mark = shown.find_first_of("?&", mark + 1)) {
+    const size_t equals = shown.find('=', mark);
+    if (equals == std::string::npos) break;
+    const std::string key = lower(shown.substr(mark + 1, equals - mark - 1));
+    const bool secret =
+        std::any_of(std::begin(kSecretKeys), std::end(kSecretKeys),
+                    [&](const char* name) { return key.find(name) != std::string::npos; });
+    if (!secret) continue;
+    const size_t end = std::min(shown.find_first_of("&# \"'", equals), shown.size());
+    shown.replace(equals + 1, end - equals - 1, "***");
+  }
+  return shown;
+}
+
+bool may_open_part(const Address& address, const std::string& url) {
+  if (address.kind != AddressKind::kNetwork) return true;
+  // Protocols upon protocols ("crypto+http://...", "crypto:http://...") are looked at by their end.
+  const size_t last = url.rfind("://");
+  if (last == std::string::npos) return false;
+  size_t begin = last;
+  while (begin > 0 && std::isalnum(static_cast<unsigned char>(url[begin - 1]))) --begin;
+  const std::string host = host_of(url.substr(begin));
+  return !host.empty() && (host == host_of(address.url) || !resolves_to_local(host));
+}
+
+}  // namespace refavs

@@ -1,0 +1,240 @@
+#include "av_capture.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <set>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "camera_modes.h"
+#include "decode.h"
+#include "error.h"
+
+namespace refavs {
+namespace {
+
+constexpr const char* kCamera = "video4linux2,v4l2";
+constexpr double kOpen_s = 15.0;
+constexpr int64_t kPoll_us = 2000;     // between two questions to a device that has nothing yet
+constexpr int64_t kSlice_us = 50'000;  // between two looks at stop() while sleeping
+constexpr int64_t kBehind_us = 500'000;
+constexpr int kReadErrorsOnEnd = 50;
+
+std::string microseconds(double seconds) { return std::to_string(std::llround(seconds * 1e6)); }
+
+std::string sizes_text(const std::vector<CameraMode>& modes) {
+  std::set<std::pair<int, int>> sizes;
+  for (const CameraMode& mode : modes) sizes.emplace(mode.width, mode.height);
+  std::string text;
+  for (const auto& [width, height] : sizes)
+    text += (text.empty() ? "" : ", ") + std::to_string(width) + "x" + std::to_string(height);
+  return text;
+}
+
+// What makes FFmpeg hold back as little of a stream as is asked for.
+Source::Options low_delay(const Address& address, const CaptureOptions& options) {
+  Source::Options list;
+  if (address.kind == AddressKind::kNetwork) {
+    list = {{"fflags", "nobuffer"},
+            {"analyzeduration", "1000000"},
+            {"probesize", "1000000"},
+            {"max_delay", microseconds(options.latency_s)}};
+    if (address.demuxer == "rtsp") list.emplace_back("rtsp_transport", "tcp");
+    if (address.protocols == "srt") list.emplace_back("latency", microseconds(options.latency_s));
+    if (address.protocols == "udp") list.emplace_back("overrun_nonfatal", "1");
+  }
+  if (address.demuxer == kCamera) {
+    const WantedMode wanted = wanted_mode(options.camera_size, options.camera_rate);
+    const std::vector<CameraMode> offered = camera_modes(address.url);
+    const std::optional<CameraMode> mode = choose_mode(offered, wanted);
+    if (!mode && !offered.empty())
+      throw IngestError(address.shown + ": does not offer " + options.camera_size + "; it has " +
+                        sizes_text(offered));
+    if (mode) {
+      list = {{"input_format", mode->format},
+              {"video_size", std::to_string(mode->width) + "x" + std::to_string(mode->height)}};
+      const double rate = wanted.rate > 0.0 ? wanted.rate : mode->rate;
+      if (rate > 0.0) list.emplace_back("framerate", std::to_string(rate));
+    }
+  }
+  return list;
+}
+
+Patience patience(const Address& address, const CaptureOptions& options) {
+  if (address.kind == AddressKind::kFile) return {};
+  return {std::max(kOpen_s, options.silence_s), options.silence_s};
+}
+
+double seconds(int64_t pts, AVRational base) {
+  return pts == AV_NOPTS_VALUE ? std::numeric_limits<double>::quiet_NaN()
+                               : static_cast<double>(pts) * av_q2d(base);
+}
+
+}  // namespace
+
+AvCapture::AvCapture(const Address& address, Wanted wanted, const CaptureOptions& options,
+                     const std::atomic<bool>& stopped)
+    : paced_(address.kind == AddressKind::kFile || address.kind == AddressKind::kGenerated),
+      source_(address, wanted, low_delay(address, options), patience(address, options), &stopped),
+      hardware_(options.hwaccel) {
+  if (source_.video()) {
+    video_codec_ = source_.new_decoder(*source_.video(), decoder_threads(options.decode_threads));
+    // Threads by frame would hold back a frame each.
+    video_codec_->thread_type = FF_THREAD_SLICE;
+    video_codec_->flags |= AV_CODEC_FLAG_LOW_DELAY;
+    hardware_.attach(video_codec_.get());
+    source_.start_decoder(video_codec_.get());
+  }
+  if (source_.audio()) audio_codec_ = source_.open_decoder(*source_.audio(), 1);
+  if (!video_codec_ && !audio_codec_)
+    throw IngestError(source_.path() + " has no sound; name another, or leave it out");
+}
+
+void AvCapture::run(CaptureListener* listener) {
+  std::thread decoder;
+  if (video_codec_) decoder = std::thread([this, listener] { decode_pictures(listener); });
+  std::exception_ptr error;
+  try {
+    read(listener);
+  } catch (...) {
+    error = std::current_exception();
+  }
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    ended_ = true;
+    changed_.notify_all();
+  }
+  if (decoder.joinable()) decoder.join();
+  if (error_) std::rethrow_exception(error_);
+  if (error) std::rethrow_exception(error);
+}
+
+void AvCapture::stop() {
+  stopped_ = true;
+  source_.stop();
+  std::lock_guard<std::mutex> lock(mutex_);
+  changed_.notify_all();
+}
+
+void AvCapture::read(CaptureListener* listener) {
+  int errors_on_end = 0;
+  while (!stopped_) {
+    PacketPtr packet = new_packet();
+    const int status = source_.read(packet.get());
+    if (status == AVERROR(EAGAIN)) {
+      av_usleep(kPoll_us);
+      continue;
+    }
+    if (status == AVERROR_EXIT || status == AVERROR_EOF) break;
+    if (status < 0) {
+      listener->corrupt(1, 0);
+      if (++errors_on_end >= kReadErrorsOnEnd || status == AVERROR(ENODEV) ||
+          status == AVERROR(EIO))
+        throw IngestError(source_.path() + ": broke off (" + ffmpeg_message(status) + ")");
+      continue;
+    }
+    errors_on_end = 0;
+    const bool picture = source_.video() && packet->stream_index == source_.video()->index;
+    const AVRational base = (picture ? source_.video() : source_.audio())->time_base;
+    if (packet->flags & AV_PKT_FLAG_CORRUPT) listener->corrupt(picture ? 1 : 0, picture ? 0 : 1);
+    pace(*packet, base);
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (error_) return;
+    }
+    listener->arrived(seconds(packet->pts != AV_NOPTS_VALUE ? packet->pts : packet->dts, base));
+    if (!picture) {
+      decode_sound(packet.get(), listener);
+    } else if (!queue_picture(std::move(packet))) {
+      listener->late(1);
+    }
+  }
+  if (audio_codec_ && !stopped_) decode_sound(nullptr, listener);
+}
+
+// Waits until the packet of a paced source is due. What was late shifts all that follows.
+void AvCapture::pace(const AVPacket& packet, AVRational base) {
+  if (!paced_) return;
+  const int64_t stamp = packet.dts != AV_NOPTS_VALUE ? packet.dts : packet.pts;
+  if (stamp == AV_NOPTS_VALUE) return;
+  const int64_t time_us = av_rescale_q(stamp, base, {1, 1'000'000});
+  const int64_t now_us = av_gettime_relative();
+  const int64_t due_us = first_us_ == AV_NOPTS_VALUE ? now_us : began_us_ + (time_us - first_us_);
+  const bool jumped = due_us - now_us > 10'000'000 || now_us - due_us > kBehind_us;
+  if (first_us_ == AV_NOPTS_VALUE || jumped) {
+    first_us_ = time_us;
+    began_us_ = now_us;
+    return;
+  }
+  sleep_until(due_us);
+}
+
+void AvCapture::sleep_until(int64_t time_us) {
+  for (int64_t left = time_us - av_gettime_relative(); left > 0 && !stopped_;
+       left = time_us - av_gettime_relative())
+    av_usleep(static_cast<unsigned>(std::min(left, kSlice_us)));
+}
+
+// False: skipped, because decoding is too slow.
+bool AvCapture::queue_picture(PacketPtr packet) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const bool key = (packet->flags & AV_PKT_FLAG_KEY) != 0;
+  if (pictures_.size() >= kPackets) skipping_ = true;
+  if (skipping_ && key && pictures_.size() < kPackets) skipping_ = false;
+  if (skipping_) return false;
+  pictures_.push_back(std::move(packet));
+  changed_.notify_all();
+  return true;
+}
+
+void AvCapture::decode_pictures(CaptureListener* listener) {
+  try {
+    const AVRational base = source_.video()->time_base;
+    PacketPtr packet;
+    do {
+      {
+        std::unique_lock<std::mutex> lock(mutex_);
+        changed_.wait(lock, [this] { return stopped_ || ended_ || !pictures_.empty(); });
+        if (stopped_) return;
+        packet = nullptr;
+        if (!pictures_.empty()) {
+          packet = std::move(pictures_.front());
+          pictures_.pop_front();
+        }
+      }
+      int64_t errors = 0;
+      decode(video_codec_.get(), packet.get(), &errors, [&](FramePtr frame) {
+        if (is_damaged(*frame)) ++errors;
+        const double pts_s = seconds(frame->best_effort_timestamp, base);
+        listener->picture(hardware_.fetch(std::move(frame)), pts_s);
+        return !stopped_;
+      });
+      if (errors > 0) listener->corrupt(errors, 0);
+    } while (packet);
+  } catch (...) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    error_ = std::current_exception();
+  }
+}
+
+void AvCapture::decode_sound(const AVPacket* packet, CaptureListener* listener) {
+  const AVRational base = source_.audio()->time_base;
+  int64_t errors = 0;
+  decode(audio_codec_.get(), packet, &errors, [&](FramePtr frame) {
+    listener->sound(*frame, seconds(frame->pts, base));
+    return !stopped_;
+  });
+  if (errors > 0) listener->corrupt(0, errors);
+}
+
+std::unique_ptr<Capture> open_capture(const Address& address, Wanted wanted,
+                                      const CaptureOptions& options,
+                                      const std::atomic<bool>& stopped) {
+  return std::make_unique<AvCapture>(address, wanted, options, stopped);
+}
+
+}  // namespace refavs

@@ -1,0 +1,57 @@
+// A live source by way of FFmpeg.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <exception>
+#include <mutex>
+
+#include "capture.h"
+#include "hwaccel.h"
+
+namespace refavs {
+
+// Sources that FFmpeg gives as fast as they are read (files, lavfi) are paced by their timestamps.
+// Pictures are decoded in a thread beside the reader; where it falls behind by kPackets, packets
+// are skipped up to the next key frame.
+class AvCapture : public Capture {
+ public:
+  // Throws IngestError.
+  AvCapture(const Address& address, Wanted wanted, const CaptureOptions& options,
+            const std::atomic<bool>& stopped);
+
+  const SourceInfo& info() const override { return source_.info(); }
+  void run(CaptureListener* listener) override;
+  void stop() override;
+
+ private:
+  static constexpr size_t kPackets = 64;
+
+  void read(CaptureListener* listener);
+  void pace(const AVPacket& packet, AVRational base);
+  void sleep_until(int64_t time_us);
+  bool queue_picture(PacketPtr packet);
+  void decode_pictures(CaptureListener* listener);
+  void decode_sound(const AVPacket* packet, CaptureListener* listener);
+
+  const bool paced_;
+  Source source_;
+  CodecPtr video_codec_;
+  CodecPtr audio_codec_;
+  HardwareDecoder hardware_;
+  std::atomic<bool> stopped_{false};
+
+  // Of the reading thread.
+  int64_t began_us_ = 0;  // when time first_us_ of the source was due
+  int64_t first_us_ = AV_NOPTS_VALUE;
+  bool skipping_ = false;
+
+  std::mutex mutex_;  // pictures_, ended_, error_
+  std::condition_variable changed_;
+  std::deque<PacketPtr> pictures_;
+  bool ended_ = false;
+  std::exception_ptr error_;
+};
+
+}  // namespace refavs

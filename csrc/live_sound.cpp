@@ -1,0 +1,95 @@
+#include "live_sound.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "error.h"
+
+namespace refavs {
+namespace {
+
+constexpr double kSmoothing_s = 1.0;   // of the distance, before it steers
+constexpr double kProportional = 0.1;  // per second: a distance is halved in 7 s
+constexpr double kIntegral = kProportional * kProportional / 4;  // no overshoot
+constexpr int kCompensation = 10 * kSampleRateHz;  // samples that a correction is spread over
+
+}  // namespace
+
+void LiveSound::push(const AVFrame& frame, double at_s) {
+  if (frame.nb_samples <= 0 || frame.sample_rate <= 0 || channel_count(frame) <= 0) return;
+  if (SoundFormat::of(frame) != input_) {
+    input_ = SoundFormat::of(frame);
+    swr_.reset();
+  }
+  const double duration_s = double(frame.nb_samples) / input_.rate_hz;
+  double error_s = at_s - next_s();
+  int64_t skip = 0;
+  if (!started_ || std::abs(error_s) > kJump_s) {
+    if (error_s >= 0.0) {
+      skip_to(at_s);
+    } else {
+      skip = std::min<int64_t>(std::llround(-error_s * input_.rate_hz), frame.nb_samples);
+      if (started_) overlap_ += skip * kSampleRateHz / input_.rate_hz;
+    }
+    error_s = 0.0;
+    error_s_ = 0.0;
+    if (skip == frame.nb_samples) return;
+    started_ = true;
+  }
+  if (!swr_) swr_ = open_resampler(frame, kSampleRateHz, 1, true);
+  steer(error_s, duration_s);
+  const AVSampleFormat format = static_cast<AVSampleFormat>(frame.format);
+  const bool planar = av_sample_fmt_is_planar(format) != 0;
+  const int64_t step = av_get_bytes_per_sample(format) * int64_t(planar ? 1 : input_.channels);
+  std::vector<const uint8_t*> data(planar ? static_cast<size_t>(input_.channels) : 1);
+  for (size_t i = 0; i < data.size(); ++i) data[i] = frame.extended_data[i] + skip * step;
+  feed(data.data(), static_cast<int>(frame.nb_samples - skip));
+}
+
+void LiveSound::restart() {
+  integral_ = 0.0;
+  steering_ = error_s_ = 0.0;
+  swr_.reset();
+}
+
+// Where the next sample that is pushed would fall.
+double LiveSound::next_s() const {
+  constexpr int64_t kFine = 1000;
+  const int64_t held = swr_ ? swr_get_delay(swr_.get(), kSampleRateHz * kFine) : 0;
+  return (static_cast<double>(position_) + static_cast<double>(held) / kFine) / kSampleRateHz;
+}
+
+void LiveSound::steer(double error_s, double duration_s) {
+  const double share = std::min(1.0, duration_s / kSmoothing_s);
+  const double smooth_s = error_s_ + share * (error_s - error_s_);
+  const double wanted = kProportional * smooth_s + integral_;
+  const double steering = std::clamp(wanted, -kLargestDrift, kLargestDrift);
+  if (steering == wanted) integral_ += kIntegral * smooth_s * duration_s;
+  error_s_ = smooth_s;
+  steering_ = steering;
+  const int delta = static_cast<int>(std::lround(steering * kCompensation));
+  if (swr_set_compensation(swr_.get(), delta, kCompensation) < 0)
+    throw IngestError("the sound's rate cannot be corrected by this FFmpeg's resampler");
+}
+
+void LiveSound::skip_to(double at_s) {
+  if (swr_) feed(nullptr, 0);  // what the filter holds lies before the hole
+  swr_.reset();
+  const int64_t to = std::llround(at_s * kSampleRateHz);
+  if (to <= position_) return;
+  track_->jump(to);
+  position_ = to;
+}
+
+// Without data: the end, what the filter still holds.
+void LiveSound::feed(const uint8_t* const* data, int count) {
+  const int room = swr_get_out_samples(swr_.get(), count);
+  buffer_.resize(static_cast<size_t>(std::max(room, 1)));
+  uint8_t* out = reinterpret_cast<uint8_t*>(buffer_.data());
+  const int made = swr_convert(swr_.get(), &out, room, const_cast<const uint8_t**>(data), count);
+  if (made < 0) throw IngestError("the sound cannot be resampled: " + ffmpeg_message(made));
+  if (made > 0) track_->add(buffer_.data(), made);
+  position_ += made;
+}
+
+}  // namespace refavs

@@ -1,0 +1,58 @@
+// Live sound on the grid of one clock.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "ffmpeg.h"
+#include "mel_track.h"
+#include "sound_format.h"
+
+namespace refavs {
+
+// Writes decoded sound to a MelTrack so that its sample k was heard at k / 16000 seconds of the
+// clock of `at_s`. A sound card's clock runs at its own rate, so the distance between where a frame
+// belongs and where it falls is steered to zero by resampling a little faster or slower (a
+// proportional and an integral part, settled in two minutes; up to kLargestDrift). Only a distance
+// over kJump_s is a hole, which is missing, or sound that comes twice, which is left out.
+//
+// Not thread-safe, but for drift_ppm(), overlap_samples() and error_s().
+class LiveSound {
+ public:
+  static constexpr double kJump_s = 0.05;
+  static constexpr double kLargestDrift = 2e-3;
+
+  explicit LiveSound(MelTrack* track) : track_(track) {}
+
+  // `frame` begins at at_s. Throws IngestError if its format cannot be converted.
+  void push(const AVFrame& frame, double at_s);
+  // What comes next is another device's: nothing is known of its rate.
+  void restart();
+
+  // How much faster than the clock of `at_s` the samples come, as far as it is made up for.
+  double drift_ppm() const { return -steering_ * 1e6; }
+  // Of the 16 kHz grid, left out because they came twice.
+  int64_t overlap_samples() const { return overlap_; }
+  // Between where the last frame belongs and where it fell.
+  double error_s() const { return error_s_; }
+
+ private:
+  double next_s() const;
+  void steer(double error_s, double duration_s);
+  void skip_to(double at_s);
+  void feed(const uint8_t* const* data, int count);
+
+  MelTrack* track_;
+  SwrPtr swr_;
+  SoundFormat input_;
+  int64_t position_ = 0;  // samples written to the grid
+  bool started_ = false;
+  double integral_ = 0.0;
+  std::atomic<double> error_s_{0.0};
+  std::atomic<double> steering_{0.0};  // share by which more samples are made
+  std::atomic<int64_t> overlap_{0};
+  std::vector<float> buffer_;
+};
+
+}  // namespace refavs

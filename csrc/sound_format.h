@@ -1,0 +1,29 @@
+// The format of decoded sound, and its way into another.
+#pragma once
+
+#include <cstdint>
+
+#include "ffmpeg.h"
+
+namespace refavs {
+
+struct SoundFormat {
+  int rate_hz = 0;
+  int sample_format = -1;
+  int channels = 0;
+  uint64_t mask = 0;  // of the channels; 0 where only their number is known
+
+  static SoundFormat of(const AVFrame& frame);
+  bool operator==(const SoundFormat& other) const;
+  bool operator!=(const SoundFormat& other) const { return !(*this == other); }
+};
+
+// Converts frames of the format of `frame` to planar float32 at rate_hz. Channels are mixed by
+// libswresample's matrix, scaled so that its weights do not sum to more than 1 (stereo to mono is
+// the mean); channels without names are averaged. `adjustable`: swr_set_compensation may be used,
+// also where the rates are equal.
+//
+// Throws IngestError if the format cannot be converted.
+SwrPtr open_resampler(const AVFrame& frame, int rate_hz, int channels, bool adjustable);
+
+}  // namespace refavs
