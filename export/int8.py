@@ -1,6 +1,7 @@
 """Static int8: quantised values in a graph (QuantizeLinear, DequantizeLinear) by ONNX Runtime's own quantiser, layer by layer.
 
-Weights are symmetric and per channel. Activations are asymmetric uint8, whose ranges are percentiles over recorded inputs: on a
+Weights are symmetric, per channel and of 7 bits: a CPU without VNNI adds two products of uint8 and int8 in 16 bits, which 8 bits
+overflow. Activations are asymmetric uint8, whose ranges are percentiles over recorded inputs: on a
 CPU the range of uint8 takes the place of a following Relu or Clip.
 """
 
@@ -63,7 +64,7 @@ class Quantiser:
             quantiser = QDQQuantizer(
                 proto,
                 per_channel=True,
-                reduce_range=False,
+                reduce_range=True,
                 weight_qType=QuantType.QInt8,
                 activation_qType=QuantType.QUInt8,
                 tensors_range=self._ranges,

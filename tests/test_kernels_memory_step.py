@@ -468,16 +468,18 @@ def test_kernels_in_every_combination(
 def test_large_scores_do_not_overflow(
     splits: int, dtype: torch.dtype, kernel: torch.device, cut: Callable[[Launch], None], poisoned: None
 ) -> None:
-    """Scores of 1e4 and more, whose exponential is no number. float32 knows such a score, and so a weight, to 1e-3."""
+    """Scores of 1e4 and more, whose exponential is no number. float32 knows such a score, and so a weight, to 5e-3."""
     skip_wrong_bfloat16(dtype, kernel)
     cut(Launch(16, 16, 4, 2, splits))
     case = Case(32, 2, 3, 17, 5, seen="scattered", size=90.0)
     given = case.inputs(dtype, kernel)
     plain = exact(given)
     keys = plain["ring_k"][plain["ring_seen"]].flatten(0, 1)
-    assert (plain["q"] @ keys.T).abs().max() / math.sqrt(32) > 1e4
+    score = (plain["q"] @ keys.T).abs().max() / math.sqrt(32)
+    assert score > 1e4
+    known = 2 * float(score) * 2**-23  # how the 32 products are added up is the machine's affair
     for found, wanted in zip(memory_step(**given), plain_step(plain), strict=True):
-        assert_near(found, wanted, max(2e-3, forward_tolerance(dtype)))
+        assert_near(found, wanted, max(known, forward_tolerance(dtype)))
     _, lse = ring_attention(**of_ring(given))
     assert_near(lse[0], plain_ring(plain)[1], 1e-6)
     leaves = {name: given[name].detach().requires_grad_() for name in DIFFERENTIABLE}
@@ -489,11 +491,11 @@ def test_large_scores_do_not_overflow(
         plain_step({**plain, **exact_leaves}), list(exact_leaves.values()), [x.double() for x in grads]
     )
     for name, a, b in zip(DIFFERENTIABLE, gradients, expected, strict=True):
-        # In float32 a weight is known to 1e-3, and ds with it; in 16 bits the rounding of o makes delta, and ds, wrong by its eps
+        # In float32 a weight is known to `known`, and ds with it; in 16 bits the rounding of o makes delta, and ds, wrong by its eps
         # times the root of the 32 channels. Where a weight is almost 1 nothing of ds should be left that meets keys and queries
         # of the size 90.
         meets = not name.endswith("v") and name not in ("mean", "weight")
-        near = max(2e-3 / math.sqrt(32), gradient_tolerance(dtype)) * 90.0 if meets else 2e-3
+        near = max(known / math.sqrt(32), gradient_tolerance(dtype)) * 90.0 if meets else known
         near = max(near, gradient_tolerance(dtype))
         try:
             assert_near(a, b, near)

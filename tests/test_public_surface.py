@@ -15,7 +15,7 @@ from refavs_rt import session
 
 
 def test_names_of_the_package() -> None:
-    assert refavs_rt.__all__ == ["__version__", "load"]
+    assert refavs_rt.__all__ == ["Live", "__version__", "load"]
     assert set(refavs_rt.__all__) <= set(dir(refavs_rt))
     assert refavs_rt.load is session.load
     with pytest.raises(AttributeError, match=r"'refavs_rt' has no attribute 'lode'"):
@@ -25,7 +25,7 @@ def test_names_of_the_package() -> None:
 def test_parameters_of_load_and_stream() -> None:
     assert list(inspect.signature(refavs_rt.load).parameters) == ["bundle", "engine", "run"]
     parameters = list(inspect.signature(session.Model.stream).parameters)
-    assert parameters == ["self", "source", "texts", "max_frames", "duration_s"]
+    assert parameters == ["self", "source", "texts", "max_frames", "duration_s", "on_notice"]
 
 
 def test_version_is_the_installed_one() -> None:
