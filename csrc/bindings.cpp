@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <memory>
 #include <stdexcept>
 
@@ -87,33 +88,103 @@ void check_size(int size) {
     throw py::value_error("size must be 1 to 4096, not " + std::to_string(size));
 }
 
-// What Python sees of a frame: the arrays are made once.
-struct PyFrame {
-  int64_t index;
-  double pts_s;
-  py::array image;
-  py::array tensor;
-  py::object samples;
-  py::object log_mel;
-  py::object audio_end_s;
-  int64_t audio_missing_samples;
+// A caller's float32 [3, S, S] that a tensor may be written to: a numpy array, or what gives its
+// memory by DLPack.
+py::array tensor_target(const py::object& out, int size) {
+  const bool is_array = py::isinstance<py::array>(out);
+  if (!is_array && !py::hasattr(out, "__dlpack__"))
+    throw py::type_error("a tensor is written to a numpy array or what has __dlpack__, not " +
+                         std::string(py::str(py::type::of(out).attr("__name__"))));
+  const py::array array =
+      is_array ? py::array(out) : py::array(py::module_::import("numpy").attr("from_dlpack")(out));
+  if (!py::isinstance<py::array_t<float, py::array::c_style>>(array) || array.ndim() != 3 ||
+      array.shape(0) != 3 || array.shape(1) != size || array.shape(2) != size)
+    throw py::value_error("a tensor is written to float32 [3, " + std::to_string(size) + ", " +
+                          std::to_string(size) + "] without gaps, not " +
+                          std::string(py::str(array.dtype())) + " " + shape_text(array));
+  // Some numpy call all memory that comes by DLPack read-only, since it could not say so.
+  if (is_array && !array.writeable()) throw py::value_error("the array is read-only");
+  return array;
+}
 
-  PyFrame(Frame frame, int size)
+// What Python sees of a frame. Picture and tensor are converted when they are asked for, once.
+class PyFrame {
+ public:
+  explicit PyFrame(Frame frame)
       : index(frame.index),
         pts_s(frame.pts_s),
-        image(array_over<uint8_t>(frame.picture.rgb.get(),
-                                  {frame.picture.height, frame.picture.width, 3},
-                                  frame.picture.rgb)),
-        tensor(array_of(std::move(frame.tensor), {3, size, size})),
+        width(frame.picture.width()),
+        height(frame.picture.height()),
         samples(py::none()),
         log_mel(py::none()),
         audio_end_s(py::none()),
-        audio_missing_samples(frame.sound.missing_samples) {
+        audio_missing_samples(frame.sound.missing_samples),
+        picture_(std::move(frame.picture)) {
     if (!frame.has_audio) return;
     samples = array_of(std::move(frame.sound.samples), {kPatchSamples});
     log_mel = array_of(std::move(frame.sound.log_mel), {kPatchFrames, kMelBins});
     audio_end_s = py::float_(frame.sound.end_s);
   }
+
+  py::object image() {
+    if (image_.is_none()) {
+      RgbPicture made;
+      {
+        const Picture picture = picture_;
+        py::gil_scoped_release release;
+        made = picture.rgb();
+      }
+      image_ = array_over<uint8_t>(made.rgb.get(), {made.height, made.width, 3}, made.rgb);
+      let_go();
+    }
+    return image_;
+  }
+
+  py::object tensor() {
+    if (tensor_.is_none()) {
+      const py::ssize_t size = picture_.size();
+      py::array_t<float> made({py::ssize_t(3), size, size});
+      write(made.mutable_data());
+      tensor_ = made;
+      let_go();
+    }
+    return tensor_;
+  }
+
+  void write_tensor(const py::object& out) {
+    if (tensor_.is_none()) {
+      const py::array target = tensor_target(out, picture_.size());
+      write(static_cast<float*>(const_cast<void*>(target.data())));
+    } else {
+      const py::array made(tensor_);
+      const py::array target = tensor_target(out, static_cast<int>(made.shape(1)));
+      std::memcpy(const_cast<void*>(target.data()), made.data(), made.nbytes());
+    }
+  }
+
+  const int64_t index;
+  const double pts_s;
+  const int width;
+  const int height;
+  py::object samples;
+  py::object log_mel;
+  py::object audio_end_s;
+  const int64_t audio_missing_samples;
+
+ private:
+  void write(float* out) {
+    const Picture picture = picture_;
+    py::gil_scoped_release release;
+    picture.tensor(out);
+  }
+
+  void let_go() {
+    if (!image_.is_none() && !tensor_.is_none()) picture_ = Picture();
+  }
+
+  Picture picture_;
+  py::object image_ = py::none();
+  py::object tensor_ = py::none();
 };
 
 std::unique_ptr<Ingest> open_ingest(const std::string& path, int size,
@@ -149,7 +220,7 @@ PyFrame next_frame(Ingest& ingest) {
     return status != Ingest::Status::kTimeout;
   });
   if (status == Ingest::Status::kEnd) throw py::stop_iteration();
-  return PyFrame(std::move(frame), ingest.options().size);
+  return PyFrame(std::move(frame));
 }
 
 py::dict counters(const Ingest& ingest) {
@@ -187,8 +258,11 @@ void bind_ingest(py::module_& m) {
   py::class_<PyFrame>(m, "Frame")
       .def_readonly("index", &PyFrame::index)
       .def_readonly("pts_s", &PyFrame::pts_s)
-      .def_readonly("image", &PyFrame::image)
-      .def_readonly("tensor", &PyFrame::tensor)
+      .def_readonly("width", &PyFrame::width)
+      .def_readonly("height", &PyFrame::height)
+      .def_property_readonly("image", &PyFrame::image)
+      .def_property_readonly("tensor", &PyFrame::tensor)
+      .def("write_tensor", &PyFrame::write_tensor, py::arg("out"))
       .def_readonly("samples", &PyFrame::samples)
       .def_readonly("log_mel", &PyFrame::log_mel)
       .def_readonly("audio_end_s", &PyFrame::audio_end_s)
@@ -278,7 +352,7 @@ std::optional<PyFrame> read_live(LiveIngest& live, std::optional<double> timeout
   });
   if (status == LiveIngest::Status::kEnd) throw py::stop_iteration();
   if (status == LiveIngest::Status::kTimeout) return std::nullopt;
-  return PyFrame(std::move(frame), live.options().size);
+  return PyFrame(std::move(frame));
 }
 
 py::dict live_counters(const LiveIngest& live) {
@@ -437,8 +511,12 @@ py::array_t<float> resize_normalize(const py::array& image, int size,
   std::vector<float> tensor(size_t(3) * size * size);
   {
     py::gil_scoped_release release;
-    Resizer resizer(static_cast<int>(rgb.shape(1)), static_cast<int>(rgb.shape(0)), size, how);
-    resizer.run(rgb.data(), rgb.shape(1) * 3, tensor.data());
+    Resizer resizer(static_cast<int>(rgb.shape(1)), static_cast<int>(rgb.shape(0)), size, how,
+                    rgb24_layout());
+    Planes planes;
+    planes.data[0] = rgb.data();
+    planes.stride[0] = rgb.shape(1) * 3;
+    resizer.run(planes, tensor.data());
   }
   return array_of(std::move(tensor), {3, size, size});
 }

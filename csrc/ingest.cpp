@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "decode.h"
 #include "error.h"
 #include "resample.h"
 
@@ -15,47 +16,14 @@ constexpr int kReadErrorsOnEnd = 200;
 constexpr double kFallbackInterval_s = 0.04;
 constexpr auto kSlice = std::chrono::milliseconds(50);
 
-int decoder_threads(int asked) {
-  if (asked > 0) return asked;
-  return std::clamp(static_cast<int>(std::thread::hardware_concurrency()) / 2, 1, 4);
-}
-
-bool is_damaged(const AVFrame& frame) {
-  return (frame.flags & AV_FRAME_FLAG_CORRUPT) != 0 || frame.decode_error_flags != 0;
-}
-
-// Calls `use` for each frame that `packet` (null: the end) completes. False: `use` said stop.
-// `errors` counts what would not decode.
-template <typename Use>
-bool decode(AVCodecContext* codec, const AVPacket* packet, AVFrame* frame, int64_t* errors,
-            Use use) {
-  bool sent = false;
-  while (!sent) {
-    const int status = avcodec_send_packet(codec, packet);
-    sent = status != AVERROR(EAGAIN);
-    if (status < 0 && sent && status != AVERROR_EOF) ++*errors;
-    for (;;) {
-      const int received = avcodec_receive_frame(codec, frame);
-      if (received == AVERROR(EAGAIN) || received == AVERROR_EOF) break;
-      if (received < 0) {
-        ++*errors;
-        break;
-      }
-      const bool go_on = use(*frame);
-      av_frame_unref(frame);
-      if (!go_on) return false;
-    }
-  }
-  return true;
-}
-
 }  // namespace
 
 Ingest::Ingest(const std::string& path, const IngestOptions& options)
     : options_(options),
       source_(path),
       video_codec_(source_.open_decoder(*source_.video(), decoder_threads(options.decode_threads))),
-      converter_(source_.info().orientation),
+      converter_(std::make_shared<PictureConverter>(source_.info().orientation, options.size,
+                                                    options.normalization)),
       frames_(kQueuedFrames) {
   if (source_.audio()) audio_codec_ = source_.open_decoder(*source_.audio(), 1);
   const AVCodecParameters& coded = *source_.video()->codecpar;
@@ -195,13 +163,12 @@ void Ingest::demux() {
 }
 
 void Ingest::decode_video() {
-  FramePtr decoded = new_frame();
   PacketPtr packet;
   do {
     packet = router_.pop_video();
     int64_t errors = 0;
-    const bool go_on = decode(video_codec_.get(), packet.get(), decoded.get(), &errors,
-                              [this](const AVFrame& frame) { return deliver(frame); });
+    const bool go_on = decode(video_codec_.get(), packet.get(), &errors,
+                              [this](FramePtr frame) { return deliver(std::move(frame)); });
     {
       std::lock_guard<std::mutex> lock(mutex_);
       counters_.corrupt += errors;
@@ -230,18 +197,18 @@ void Ingest::count_missing() {
 }
 
 // Hands one picture on. False: no further one is wanted.
-bool Ingest::deliver(const AVFrame& decoded) {
+bool Ingest::deliver(FramePtr decoded) {
   const AVRational base = source_.video()->time_base;
   const SourceClock& clock = source_.clock();
   {
     std::lock_guard<std::mutex> lock(mutex_);
     ++counters_.decoded;
-    if (is_damaged(decoded)) ++counters_.corrupt;
+    if (is_damaged(*decoded)) ++counters_.corrupt;
   }
   if (options_.max_frames >= 0 && next_index_ >= options_.max_frames) return false;
 
   Frame frame;
-  const int64_t pts = decoded.best_effort_timestamp;
+  const int64_t pts = decoded->best_effort_timestamp;
   const bool timed = pts != AV_NOPTS_VALUE;
   if (timed) frame.pts_s = clock.seconds(pts, base);
   if (!timed || (next_index_ > 0 && frame.pts_s <= last_pts_s_)) {
@@ -259,15 +226,10 @@ bool Ingest::deliver(const AVFrame& decoded) {
   last_pts_s_ = frame.pts_s;
   frame.index = next_index_++;
 
-  frame.picture = converter_.convert(decoded);
-  if (!resizer_) {
-    resizer_ = std::make_unique<Resizer>(frame.picture.width, frame.picture.height, options_.size,
-                                         options_.normalization);
-    width_ = frame.picture.width;
-    height_ = frame.picture.height;
-  }
-  frame.tensor.resize(size_t(3) * options_.size * options_.size);
-  resizer_->run(frame.picture.rgb.get(), frame.picture.stride(), frame.tensor.data());
+  converter_->admit(*decoded);
+  width_ = converter_->width();
+  height_ = converter_->height();
+  frame.picture = Picture(std::move(decoded), converter_);
   const bool last = options_.max_frames >= 0 && next_index_ >= options_.max_frames;
   return frames_.push(std::move(frame)) && !last;
 }
@@ -278,13 +240,12 @@ void Ingest::decode_audio() {
       [this](const float* const* channels, int64_t count) { mel_.add(channels[0], count); },
       [this](int64_t begin, int64_t end) { mel_.add_missing(begin, end); });
   try {
-    FramePtr decoded = new_frame();
     PacketPtr packet;
     do {
       packet = router_.pop_audio();
       int64_t errors = 0;
-      decode(audio_codec_.get(), packet.get(), decoded.get(), &errors, [&](const AVFrame& frame) {
-        resampler.push(frame, source_.audio()->time_base);
+      decode(audio_codec_.get(), packet.get(), &errors, [&](FramePtr frame) {
+        resampler.push(*frame, source_.audio()->time_base);
         return true;
       });
       router_.set_audio_ahead(mel_.ahead_s() > kAudioAheadS);

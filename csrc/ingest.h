@@ -16,7 +16,6 @@
 #include "mel_track.h"
 #include "packet_router.h"
 #include "picture.h"
-#include "preprocess.h"
 #include "ring.h"
 #include "source.h"
 
@@ -35,7 +34,6 @@ struct Frame {
   int64_t index = 0;  // 0, 1, 2, ... as delivered
   double pts_s = 0.0;
   Picture picture;
-  std::vector<float> tensor;  // [3, S, S]
   bool has_audio = false;
   MelPatch sound;
 
@@ -55,7 +53,7 @@ struct IngestCounters {
 };
 
 // Demuxes, decodes video and decodes audio in three threads of its own. Every frame is delivered:
-// where the caller is slow, the threads wait. The clock reads 0 where the earlier of the two
+// where the caller is slow, the threads wait. Pictures are converted by who asks for them. The clock reads 0 where the earlier of the two
 // streams begins; hops are at multiples of 10 ms on it.
 //
 // One thread may call next() while others read counters() or call close().
@@ -91,7 +89,7 @@ class Ingest {
   void demux();
   void decode_video();
   void decode_audio();
-  bool deliver(const AVFrame& decoded);
+  bool deliver(FramePtr decoded);
   void stop();
   void rethrow();
   void count_missing();
@@ -100,8 +98,7 @@ class Ingest {
   Source source_;
   CodecPtr video_codec_;
   CodecPtr audio_codec_;
-  PictureConverter converter_;
-  std::unique_ptr<Resizer> resizer_;
+  const std::shared_ptr<PictureConverter> converter_;
   std::atomic<int> width_;
   std::atomic<int> height_;
 

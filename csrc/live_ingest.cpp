@@ -190,7 +190,10 @@ bool LiveIngest::wait_for_sound(const Captured& captured, Clock::time_point unti
 bool LiveIngest::sound_is_alive() const { return now_s() - sound_came_s_ < kSoundAlive_s; }
 
 Frame LiveIngest::finish(Captured captured) {
-  if (!converter_) converter_ = std::make_unique<PictureConverter>(info().orientation);
+  if (!converter_)
+    converter_ = std::make_shared<PictureConverter>(info().orientation, options_.size,
+                                                    options_.normalization);
+  converter_->admit(*captured.frame);
   Frame frame;
   frame.index = next_index_++;
   frame.pts_s = captured.at_s;
@@ -198,13 +201,7 @@ Frame LiveIngest::finish(Captured captured) {
   frame.hop = hop_of(captured);
   frame.sound = mel_.take(frame.hop);
   frame.has_audio = frame.sound.missing_samples < kPatchSamples;
-  frame.picture = converter_->convert(*captured.frame);
-  if (!resizer_) {
-    resizer_ = std::make_unique<Resizer>(frame.picture.width, frame.picture.height, options_.size,
-                                         options_.normalization);
-  }
-  frame.tensor.resize(size_t(3) * options_.size * options_.size);
-  resizer_->run(frame.picture.rgb.get(), frame.picture.stride(), frame.tensor.data());
+  frame.picture = Picture(std::move(captured.frame), converter_);
   std::lock_guard<std::mutex> lock(mutex_);
   ++counters_.delivered;
   return frame;

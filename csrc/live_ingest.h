@@ -18,7 +18,6 @@
 #include "mel_track.h"
 #include "notices.h"
 #include "picture.h"
-#include "preprocess.h"
 
 namespace refavs {
 
@@ -120,8 +119,7 @@ class LiveIngest {
   std::atomic<int> height_{0};
 
   // Of the thread that calls next().
-  std::unique_ptr<PictureConverter> converter_;
-  std::unique_ptr<Resizer> resizer_;
+  std::shared_ptr<PictureConverter> converter_;
   int64_t next_index_ = 0;
   double first_at_s_ = 0.0;
   std::optional<Captured> waiting_;               // taken, its sound not there yet

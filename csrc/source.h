@@ -9,15 +9,9 @@
 #include "address.h"
 #include "clock.h"
 #include "ffmpeg.h"
+#include "orientation.h"
 
 namespace refavs {
-
-// How a stored picture must be turned to be looked at: first transposed, then mirrored.
-struct Orientation {
-  bool transpose = false;
-  bool flip_x = false;
-  bool flip_y = false;
-};
 
 // What of a source is wanted.
 enum class Wanted { kPicture, kSound, kPictureAndSound };

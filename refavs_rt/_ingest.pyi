@@ -23,11 +23,31 @@ class Frame:
     def pts_s(self) -> float:
         """Time on the source's clock, which reads 0 where the earlier of picture and sound begins."""
     @property
+    def width(self) -> int:
+        """Of `image`, in pixels."""
+    @property
+    def height(self) -> int:
+        """Of `image`, in pixels."""
+    @property
     def image(self) -> NDArray[np.uint8]:
-        """[H, W, 3] RGB, upright, at the source's size in coded pixels (pixels that are not square stay so)."""
+        """[H, W, 3] RGB, upright, at the source's size in coded pixels (pixels that are not square stay so).
+
+        Converted when first asked for, without the GIL; so is `tensor`.
+        """
     @property
     def tensor(self) -> NDArray[np.float32]:
-        """[3, S, S], stretched and normalised."""
+        """[3, S, S], stretched and normalised: `ingest.resize_normalize` of the picture, but for its rounding to bytes."""
+    def write_tensor(self, out: object) -> None:
+        """Write `tensor` straight into the caller's memory, for example what is pinned for a GPU.
+
+        Args:
+            out: [3, S, S] float32 without gaps, writable: a numpy array, or what has `__dlpack__` and lies in memory that
+                the CPU reaches.
+
+        Raises:
+            TypeError: neither of these.
+            ValueError: another shape, type or layout, or read-only.
+        """
     @property
     def samples(self) -> NDArray[np.float32] | None:
         """[15600], the window's sound at 16 kHz, mono; None where the source has no sound."""

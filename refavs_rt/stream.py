@@ -23,8 +23,8 @@ class Result:
     """Of the frame, from 0 on."""
     pts_s: float
     """When the frame is shown, in seconds of the source."""
-    image: NDArray[np.uint8]
-    """[H, W, 3], RGB, as the source shows it."""
+    frame: Frame
+    """The frame itself, with its sound."""
     texts: tuple[str, ...]
     """The N sentences."""
     presence: NDArray[np.float32]
@@ -35,6 +35,11 @@ class Result:
     """[N, h, w], before the presence is looked at."""
     latency_ms: float
     """Of a live source, from the frame's capture to this result; of a file, from the frame's leaving the decoder."""
+
+    @property
+    def image(self) -> NDArray[np.uint8]:
+        """[H, W, 3], RGB, as the source shows it; converted when first asked for."""
+        return self.frame.image
 
 
 _NOTICE_PERIOD_S = 0.25
@@ -139,12 +144,12 @@ def _result(session: Session, frame: Frame) -> Result:
     run = session.model.run
     started = time.perf_counter()
     prediction = session.push(frame.tensor, frame.log_mel, frame.pts_s)
-    masks = binary_masks(prediction.mask_logits, frame.image.shape[:2], run.mask_threshold)
+    masks = binary_masks(prediction.mask_logits, (frame.height, frame.width), run.mask_threshold)
     masks[prediction.presence < run.presence_threshold] = False
     return Result(
         index=frame.index,
         pts_s=frame.pts_s,
-        image=frame.image,
+        frame=frame,
         texts=tuple(session.texts),
         presence=prediction.presence,
         masks=masks,
