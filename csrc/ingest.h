@@ -53,8 +53,8 @@ struct IngestCounters {
 };
 
 // Demuxes, decodes video and decodes audio in three threads of its own. Every frame is delivered:
-// where the caller is slow, the threads wait. Pictures are converted by who asks for them. The clock reads 0 where the earlier of the two
-// streams begins; hops are at multiples of 10 ms on it.
+// where the caller is slow, the threads wait. Pictures are converted by who asks for them. The
+// clock reads 0 where the earlier of the two streams begins; hops are at multiples of 10 ms on it.
 //
 // One thread may call next() while others read counters() or call close().
 class Ingest {

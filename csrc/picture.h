@@ -1,4 +1,5 @@
-// The decoded pictures of one stream, as what is asked of them: upright RGB, or the network's input.
+// The decoded pictures of one stream, as what is asked of them: upright RGB, or the network's
+// input.
 #pragma once
 
 #include <array>
@@ -22,8 +23,8 @@ struct RgbPicture {
 };
 
 // Converts by each frame's own matrix and range (BT.601 where it names none, as the ffmpeg tool
-// does) and turns upright. RGB pictures all get the size of the first: where the size changes in the
-// stream, later ones are scaled to it. Pixels stay as coded if they are not square.
+// does) and turns upright. RGB pictures all get the size of the first: where the size changes in
+// the stream, later ones are scaled to it. Pixels stay as coded if they are not square.
 //
 // Thread-safe.
 class PictureConverter {

@@ -10,8 +10,8 @@ bool is_grey(const AVPixFmtDescriptor& format) {
   return format.nb_components < 3 && (format.flags & AV_PIX_FMT_FLAG_RGB) == 0;
 }
 
-// From swscale's coefficients: those of V in red, U in blue, U in green and V in green, in 1 / 65536
-// for narrow ranges.
+// From swscale's coefficients: those of V in red, U in blue, U in green and V in green, in 1 /
+// 65536 for narrow ranges.
 void set_yuv(const AVFrame& frame, PixelLayout* layout) {
   const bool full = is_full_range(frame);
   const int* table = sws_getCoefficients(frame.colorspace);

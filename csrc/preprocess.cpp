@@ -141,7 +141,8 @@ void Resizer::run(const Planes& planes, float* out) {
 
 void Resizer::write_line(float* out, int y) const {
   const float* lines[3];
-  for (size_t c = 0; c < 3; ++c) lines[c] = channels_[std::min(c, channels_.size() - 1)].line.data();
+  for (size_t c = 0; c < 3; ++c)
+    lines[c] = channels_[std::min(c, channels_.size() - 1)].line.data();
   const size_t plane = static_cast<size_t>(size_) * size_;
   for (int i = 0; i < 3; ++i)
     mix(lines[0], lines[1], lines[2], matrix_[i].data(), bias_[i], scale_[i], shift_[i], size_,

@@ -43,9 +43,9 @@ struct Planes {
 
 // Stretches pictures of one size and layout to [3, S, S] float32 by an antialiased triangle filter,
 // the one of PIL.Image.resize(BILINEAR) and of torch's interpolate(mode="bilinear",
-// antialias=True), and normalises them. Channels are stretched before they are turned into RGB: that
-// is the same, since both are linear, but for what rounding and clamping to a byte would change at
-// full size. A sample of colour that is for several pixels counts for each of them alike.
+// antialias=True), and normalises them. Channels are stretched before they are turned into RGB:
+// that is the same, since both are linear, but for what rounding and clamping to a byte would
+// change at full size. A sample of colour that is for several pixels counts for each of them alike.
 //
 // Not thread-safe: it keeps scratch memory.
 class Resizer {

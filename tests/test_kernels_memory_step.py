@@ -491,9 +491,9 @@ def test_large_scores_do_not_overflow(
         plain_step({**plain, **exact_leaves}), list(exact_leaves.values()), [x.double() for x in grads]
     )
     for name, a, b in zip(DIFFERENTIABLE, gradients, expected, strict=True):
-        # In float32 a weight is known to `known`, and ds with it; in 16 bits the rounding of o makes delta, and ds, wrong by its eps
-        # times the root of the 32 channels. Where a weight is almost 1 nothing of ds should be left that meets keys and queries
-        # of the size 90.
+        # In float32 a weight is known to `known`, and ds with it; in 16 bits the rounding of o makes delta, and ds, wrong by its
+        # eps times the root of the 32 channels. Where a weight is almost 1 nothing of ds should be left that meets keys and
+        # queries of the size 90.
         meets = not name.endswith("v") and name not in ("mean", "weight")
         near = max(known / math.sqrt(32), gradient_tolerance(dtype)) * 90.0 if meets else known
         near = max(near, gradient_tolerance(dtype))

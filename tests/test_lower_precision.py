@@ -171,7 +171,9 @@ def test_int8_is_near_float64_and_nearer_where_a_layer_is_kept() -> None:
 def test_sums_of_products_of_int8_do_not_saturate() -> None:
     """A CPU without VNNI adds two products of uint8 and int8 in 16 bits."""
     data = graph(
-        [helper.make_node("MatMul", ["x", "m"], ["y"], "matmul")], {"m": np.ones((64, 8), np.float32)}, [3, 64]
+        [helper.make_node("MatMul", ["x", "m"], ["y"], "matmul")],
+        {"m": np.ones((64, 8), np.float32)},
+        [3, 64],
     )
     x = np.ones((3, 64), np.float32)  # the largest sample times the largest weight, 64 times
     quantised = Quantiser(data, [{"x": x}, {"x": 0 * x}]).quantise(())
