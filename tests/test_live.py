@@ -13,8 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +32,7 @@ from refavs_rt.ingest import (
 )
 
 from .clips import ffmpeg
+from .live_servers import free_port, played_tone, served, sound_server, x_server
 
 pytestmark = pytest.mark.media
 PICTURE, TONE = "testsrc2=size=320x180:rate=25[out0]", "sine=440:sample_rate=44100[out1]"
@@ -261,38 +261,6 @@ def test_a_camera_that_ends_ends_the_stream() -> None:
 # Servers that fail
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def served(port: int, size: str = "160x120", rate: int = 44_100) -> Iterator[subprocess.Popen[bytes]]:
-    """FFmpeg as a live server of one viewer."""
-    command = ["ffmpeg", "-v", "error", "-re", "-f", "lavfi", "-i", f"testsrc2=size={size}:rate=25"]
-    command += [
-        "-re",
-        "-f",
-        "lavfi",
-        "-i",
-        f"sine=440:sample_rate={rate}",
-        "-c:v",
-        "mpeg2video",
-        "-g",
-        "5",
-        "-c:a",
-        "mp2",
-    ]
-    command += ["-f", "mpegts", "-flush_packets", "1", f"tcp://127.0.0.1:{port}?listen=1"]
-    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        yield server
-    finally:
-        server.kill()
-        server.wait()
-
-
 def opened(port: int, **options: object) -> LiveIngest:
     """The server's stream, as soon as it listens."""
     until = time.monotonic() + 10
@@ -327,10 +295,10 @@ def test_a_server_that_is_killed_and_started_again_is_gone_on_with() -> None:
             after += frames_until(
                 source, lambda frame: frame is not None and frame.audio_missing_samples == 0, 8
             )
+            notices = [text for _, text in source.take_notices()]
         assert after[-1].image.shape == before[0].image.shape == (120, 160, 3)
         times = [frame.pts_s for frame in before + after]
         assert times == sorted(times)
-        notices = [text for _, text in source.take_notices()]
         assert source.counters["reconnects"] >= 1
     assert [text.split(":")[0] for text in notices] == ["lost", "back"], notices
 
@@ -543,32 +511,6 @@ def test_devices_are_listed_as_the_flags_take_them() -> None:
 # Devices in user space
 
 
-@contextmanager
-def x_server(size: str) -> Iterator[str]:
-    """An X server without a screen, in one colour; gives its display."""
-    read, write = os.pipe()
-    command = [
-        "Xvfb",
-        "-displayfd",
-        str(write),
-        "-screen",
-        "0",
-        f"{size}x24",
-        "-nolisten",
-        "tcp",
-        "-ac",
-        "-wr",
-    ]
-    server = subprocess.Popen(command, pass_fds=[write], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    os.close(write)
-    try:
-        with os.fdopen(read) as numbers:
-            yield f":{numbers.readline().strip()}"
-    finally:
-        server.kill()
-        server.wait()
-
-
 @needs("Xvfb")
 def test_a_screen_is_a_camera() -> None:
     with x_server("320x200") as display:
@@ -579,51 +521,11 @@ def test_a_screen_is_a_camera() -> None:
     assert np.median(np.diff([frame.pts_s for frame in frames])) == pytest.approx(0.05, abs=0.01)
 
 
-@contextmanager
-def sound_server(folder: Path) -> Iterator[str]:
-    """A PulseAudio server with a sink that sounds nowhere; gives its address."""
-    socket_path = folder / "pulse.socket"
-    command = [
-        "pulseaudio",
-        "-n",
-        "--daemonize=no",
-        "--exit-idle-time=-1",
-        "--use-pid-file=no",
-        "--disable-shm=yes",
-    ]
-    command += ["-L", "module-null-sink sink_name=nowhere rate=48000"]
-    command += ["-L", f"module-native-protocol-unix auth-anonymous=1 socket={socket_path}"]
-    environment = {**os.environ, "HOME": str(folder), "XDG_RUNTIME_DIR": str(folder)}
-    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 10
-    while not socket_path.exists():
-        assert time.monotonic() < until and server.poll() is None, "pulseaudio does not start"
-        time.sleep(0.05)
-    try:
-        yield f"unix:{socket_path}"
-    finally:
-        server.kill()
-        server.wait()
-
-
 @needs("pulseaudio")
 def test_a_pulseaudio_monitor_is_a_microphone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with sound_server(tmp_path) as address:
         monkeypatch.setenv("PULSE_SERVER", address)
-        play = [
-            "ffmpeg",
-            "-v",
-            "error",
-            "-re",
-            "-f",
-            "lavfi",
-            "-i",
-            "sine=1000:sample_rate=48000",
-            "-f",
-            "pulse",
-        ]
-        player = subprocess.Popen([*play, "-device", "nowhere", "tone"], stderr=subprocess.DEVNULL)
-        try:
+        with played_tone(1000):
             picture = "lavfi:testsrc2=size=64x64:rate=25"
             with open_live(picture, 32, mic="pulse:nowhere.monitor") as source:
                 frames = frames_until(
@@ -636,9 +538,6 @@ def test_a_pulseaudio_monitor_is_a_microphone(tmp_path: Path, monkeypatch: pytes
                 counters = source.counters
             with open_live(picture, 32, max_frames=3) as source:  # the default one
                 assert source.has_audio and len(list(source)) == 3
-        finally:
-            player.kill()
-            player.wait()
     assert loudest_hz(frames[-1]) == pytest.approx(1000, abs=2)
     assert abs(counters["sound_error_s"]) < 0.02
 
