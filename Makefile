@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo core dev test bench kernels-all kernels-aot gpu check fix clean distclean
+.PHONY: help demo core dev test bench soak kernels-all kernels-aot gpu check fix clean distclean
 
 # A Python to make .venv with; unset, a suitable one is looked for: make demo PYTHON=/path/to/python3.12
 PYTHON ?=
@@ -34,6 +34,9 @@ test: dev ## dev, then all tests, a process a core
 
 bench: dev ## the benchmarks only
 	@$(BIN)/pytest --benchmark-only $(ARGS)
+
+soak: dev ## half an hour of a live camera and microphone with a fault every minute: soak/soak.png
+	@$(BIN)/python -m benchmarks.soak $(ARGS)
 
 kernels-all: dev ## the kernels' tests in every combination, in Triton's interpreter: hours
 	@$(BIN)/pytest -m kernels_all $(ARGS)

@@ -236,6 +236,7 @@ def plot(samples: Sequence[Sample], faults: Sequence[tuple[float, str]], path: P
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.lines import Line2D
 
     minutes = np.array([sample.at_s for sample in samples]) / 60.0
     rows: list[tuple[str, dict[str, list[float]]]] = [
@@ -269,7 +270,7 @@ def plot(samples: Sequence[Sample], faults: Sequence[tuple[float, str]], path: P
         axis.set_ylim(bottom=min(0.0, axis.get_ylim()[0]))
         if len(lines) > 1:
             axis.legend(loc="lower right", frameon=False)
-    handles = [plt.Line2D([], [], color=colour, label=name) for name, colour in colours.items()]
+    handles = [Line2D([], [], color=colour, label=name) for name, colour in colours.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
     axes[-1].set_xlabel("minutes")
     figure.savefig(path, dpi=100)

@@ -119,7 +119,8 @@ int Source::interrupted(void* source) {
   const Source& self = *static_cast<const Source*>(source);
   const bool stopped =
       self.stopped_.load() || (self.stopped_elsewhere_ && self.stopped_elsewhere_->load());
-  return stopped || self.is_over() ? 1 : 0;
+  if (self.is_over()) self.was_over_ = true;
+  return stopped || self.was_over_.load() ? 1 : 0;
 }
 
 int Source::open_part(AVFormatContext* context, AVIOContext** opened, const char* url, int flags,
@@ -249,7 +250,7 @@ int Source::read(AVPacket* packet) {
   for (;;) {
     if (stopped_.load()) return AVERROR_EXIT;
     const int status = av_read_frame(input_.get(), packet);
-    if (status < 0 && is_over())
+    if (status < 0 && (was_over_ || is_over()))
       throw IngestError(path() + ": sends nothing; check the device or the network");
     waiting_ = status == AVERROR(EAGAIN);
     if (status < 0) return status;

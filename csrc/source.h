@@ -93,7 +93,10 @@ class Source {
   decltype(AVFormatContext::io_open) open_default_ = nullptr;
   std::atomic<bool> stopped_{false};
   std::atomic<int64_t> deadline_us_{0};  // of av_gettime_relative(); 0: none
-  bool waiting_ = false;                 // the last read() found nothing yet
+  // A call of FFmpeg was interrupted at its deadline: what it says of that later is not to be
+  // trusted.
+  mutable std::atomic<bool> was_over_{false};
+  bool waiting_ = false;  // the last read() found nothing yet
   InputPtr input_;
   AVStream* video_ = nullptr;
   AVStream* audio_ = nullptr;
