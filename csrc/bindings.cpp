@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <future>
 #include <memory>
 #include <stdexcept>
 
@@ -187,7 +188,7 @@ class PyFrame {
   py::object tensor_ = py::none();
 };
 
-std::unique_ptr<Ingest> open_ingest(const std::string& path, int size,
+std::unique_ptr<Ingest> open_ingest(const std::string& source, bool is_file, int size,
                                     const std::array<float, 3>& mean,
                                     const std::array<float, 3>& std, double audio_offset_s,
                                     std::optional<int64_t> max_frames,
@@ -203,11 +204,21 @@ std::unique_ptr<Ingest> open_ingest(const std::string& path, int size,
   options.max_frames = max_frames.value_or(-1);
   options.duration_s = duration_s.value_or(-1.0);
   options.decode_threads = decode_threads;
-  std::unique_ptr<Ingest> ingest;
-  {
+  const Address address = is_file ? file_address(source) : parse_address(source, Medium::kPicture);
+  // On a thread of its own, since a server may take its time and Ctrl-C must not wait for it.
+  auto stopped = std::make_shared<std::atomic<bool>>(false);
+  options.stopped = stopped;
+  std::future<std::unique_ptr<Ingest>> opening =
+      std::async(std::launch::async, [&] { return std::make_unique<Ingest>(address, options); });
+  try {
+    wait_for([&] { return opening.wait_for(kPatience) == std::future_status::ready; });
+  } catch (...) {
+    *stopped = true;
     py::gil_scoped_release release;
-    ingest = std::make_unique<Ingest>(path, options);
+    opening.wait();
+    throw;
   }
+  std::unique_ptr<Ingest> ingest = opening.get();
   wait_for([&] { return ingest->wait_first(kPatience) != Ingest::Status::kTimeout; });
   return ingest;
 }
@@ -269,15 +280,17 @@ void bind_ingest(py::module_& m) {
       .def_readonly("audio_missing_samples", &PyFrame::audio_missing_samples);
 
   py::class_<Ingest>(m, "Ingest")
-      .def(py::init(&open_ingest), py::arg("path"), py::kw_only(), py::arg("size"), py::arg("mean"),
-           py::arg("std"), py::arg("audio_offset_s") = 0.0, py::arg("max_frames") = py::none(),
-           py::arg("duration_s") = py::none(), py::arg("decode_threads") = 0)
+      .def(py::init(&open_ingest), py::arg("source"), py::kw_only(), py::arg("is_file") = false,
+           py::arg("size"), py::arg("mean"), py::arg("std"), py::arg("audio_offset_s") = 0.0,
+           py::arg("max_frames") = py::none(), py::arg("duration_s") = py::none(),
+           py::arg("decode_threads") = 0)
       .def("__iter__", [](py::object self) { return self; })
       .def("__next__", &next_frame)
       .def("close", &close_ingest)
       .def("__enter__", [](py::object self) { return self; })
       .def("__exit__", [](Ingest& self, const py::args&) { close_ingest(self); })
       .def_property_readonly("path", [](const Ingest& self) { return self.source().path(); })
+      .def_property_readonly("is_file", &Ingest::is_file)
       .def_property_readonly("size", [](const Ingest& self) { return self.options().size; })
       .def_property_readonly("width", &Ingest::width)
       .def_property_readonly("height", &Ingest::height)

@@ -13,14 +13,30 @@ namespace {
 constexpr size_t kQueuedFrames = 4;
 constexpr double kAudioAheadS = 30.0;
 constexpr int kReadErrorsOnEnd = 200;
+constexpr Patience kNetworkPatience = {15.0, 10.0};
 constexpr double kFallbackInterval_s = 0.04;
 constexpr auto kSlice = std::chrono::milliseconds(50);
 
+const Address& not_live(const Address& address) {
+  if (address.kind != AddressKind::kFile && address.kind != AddressKind::kNetwork &&
+      address.kind != AddressKind::kGenerated)
+    throw IngestError(address.shown + " is live: name it with --camera, or open it with open_live");
+  return address;
+}
+
+Source::Options demuxer_options(const Address& address) {
+  if (address.demuxer == "rtsp") return {{"rtsp_transport", "tcp"}};
+  return {};
+}
+
 }  // namespace
 
-Ingest::Ingest(const std::string& path, const IngestOptions& options)
-    : options_(options),
-      source_(path),
+Ingest::Ingest(const Address& address, const IngestOptions& options)
+    : address_(not_live(address)),
+      options_(options),
+      source_(address, Wanted::kPictureAndSound, demuxer_options(address),
+              address.kind == AddressKind::kNetwork ? kNetworkPatience : Patience(),
+              options.stopped.get()),
       video_codec_(source_.open_decoder(*source_.video(), decoder_threads(options.decode_threads))),
       converter_(std::make_shared<PictureConverter>(source_.info().orientation, options.size,
                                                     options.normalization)),
@@ -116,13 +132,16 @@ void Ingest::run(Work work) {
   } catch (...) {
     error = std::current_exception();
   }
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (!error_) error_ = error;
-  }
+  keep(error);
   source_.stop();
   router_.stop();
   frames_.finish();
+}
+
+// For who asks for frames, when they have had those that came before it.
+void Ingest::keep(std::exception_ptr error) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (!error_) error_ = std::move(error);
 }
 
 void Ingest::stop() {
@@ -140,14 +159,25 @@ void Ingest::demux() {
   int errors_on_end = 0;
   for (;;) {
     PacketPtr packet = new_packet();
-    const int status = source_.read(packet.get());
+    int status = 0;
+    try {
+      status = source_.read(packet.get());
+    } catch (const IngestError&) {
+      keep(std::current_exception());
+      break;
+    }
     if (status == AVERROR_EOF) read_to_end_ = true;
     if (status == AVERROR_EOF || status == AVERROR_EXIT) break;
     if (status < 0) {
-      std::lock_guard<std::mutex> lock(mutex_);
-      ++counters_.read_errors;
-      if (++errors_on_end >= kReadErrorsOnEnd) break;
-      continue;
+      {
+        std::lock_guard<std::mutex> lock(mutex_);
+        ++counters_.read_errors;
+      }
+      if (++errors_on_end < kReadErrorsOnEnd) continue;
+      if (address_.kind == AddressKind::kNetwork)
+        keep(std::make_exception_ptr(
+            IngestError(source_.path() + ": broke off (" + ffmpeg_message(status) + ")")));
+      break;
     }
     errors_on_end = 0;
     const bool picture = packet->stream_index == source_.video()->index;

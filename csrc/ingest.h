@@ -1,4 +1,4 @@
-// A file as a stream of frames, each with the sound that ends at it.
+// A source read as fast as it is used: a stream of frames, each with the sound that ends at it.
 #pragma once
 
 #include <atomic>
@@ -28,6 +28,8 @@ struct IngestOptions {
   int64_t max_frames = -1;      // no limit if negative
   double duration_s = -1.0;     // frames before this time only; no limit if negative
   int decode_threads = 0;       // for the video decoder; 0: half of the cores, 4 at most
+  // May be null. Once it is true, an Ingest that is being opened gives up.
+  std::shared_ptr<const std::atomic<bool>> stopped;
 };
 
 struct Frame {
@@ -52,17 +54,19 @@ struct IngestCounters {
   int64_t audio_overlap_samples = 0;  // samples of the source that came twice and were trimmed
 };
 
-// Demuxes, decodes video and decodes audio in three threads of its own. Every frame is delivered:
-// where the caller is slow, the threads wait. Pictures are converted by who asks for them. The
-// clock reads 0 where the earlier of the two streams begins; hops are at multiples of 10 ms on it.
+// Demuxes, decodes video and decodes audio in three threads of its own. A stream of the network
+// that breaks off gives what it has sent, then an error. Every frame is delivered: where the caller
+// is slow, the threads wait. Pictures are converted by who asks for them. The clock reads 0 where
+// the earlier of the two streams begins; hops are at multiples of 10 ms on it.
 //
 // One thread may call next() while others read counters() or call close().
 class Ingest {
  public:
   enum class Status { kFrame, kTimeout, kEnd };
 
-  // Throws IngestError.
-  Ingest(const std::string& path, const IngestOptions& options);
+  // A file, a stream of the network or lavfi; what is a device is live, and not for this. Throws
+  // IngestError.
+  Ingest(const Address& address, const IngestOptions& options);
   ~Ingest();
   Ingest(const Ingest&) = delete;
   Ingest& operator=(const Ingest&) = delete;
@@ -78,6 +82,7 @@ class Ingest {
   void close();
 
   const Source& source() const { return source_; }
+  bool is_file() const { return address_.kind == AddressKind::kFile; }
   const IngestOptions& options() const { return options_; }
   int width() const { return width_.load(); }
   int height() const { return height_.load(); }
@@ -86,6 +91,7 @@ class Ingest {
  private:
   using Work = void (Ingest::*)();
   void run(Work work);
+  void keep(std::exception_ptr error);
   void demux();
   void decode_video();
   void decode_audio();
@@ -94,6 +100,7 @@ class Ingest {
   void rethrow();
   void count_missing();
 
+  const Address address_;
   IngestOptions options_;
   Source source_;
   CodecPtr video_codec_;

@@ -66,8 +66,9 @@ class Ingest:
 
     def __init__(
         self,
-        path: str,
+        source: str,
         *,
+        is_file: bool = False,
         size: int,
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
@@ -85,7 +86,10 @@ class Ingest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
     @property
-    def path(self) -> str: ...
+    def path(self) -> str:
+        """The source as it was named, without secrets."""
+    @property
+    def is_file(self) -> bool: ...
     @property
     def size(self) -> int: ...
     @property

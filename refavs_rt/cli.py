@@ -189,7 +189,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     source = stream.add_mutually_exclusive_group(required=True)
-    source.add_argument("--source", type=Path, metavar="FILE", help="a media file: every frame of it")
+    source.add_argument(
+        "--source",
+        metavar="ADDRESS",
+        help="every frame of a media file, of a stream (http://..., rtsp://...) or of lavfi:GRAPH, as fast as it is used",
+    )
     source.add_argument(
         "--camera",
         metavar="ADDRESS",

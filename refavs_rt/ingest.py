@@ -51,7 +51,7 @@ __all__ = [
 
 
 def open_source(
-    path: str | os.PathLike[str],
+    source: str | os.PathLike[str],
     size: int = 256,
     *,
     mean: tuple[float, float, float] = IMAGENET_MEAN,
@@ -61,12 +61,14 @@ def open_source(
     duration_s: float | None = None,
     decode_threads: int = 0,
 ) -> Ingest:
-    """Open a media file and start reading it.
+    """Open a file or a stream and start reading it as fast as it is used.
 
-    Every frame is delivered; where the caller is slow, reading waits. Close it, or use it in a `with` block.
+    Every frame is delivered; where the caller is slow, reading waits. Close it, or use it in a `with` block. A stream of the
+    network that breaks off gives what it has sent, then an error.
 
     Args:
-        path: a file with a video stream. Sound is optional.
+        source: with a video stream; sound is optional. A path is a file; a str may also be a stream (`rtsp://`, `http://` and
+            the others of `open_live`) or `lavfi:GRAPH`. Cameras and screens are live: `open_live` takes them.
         size: S, the side of `Frame.tensor` [3, S, S].
         mean: of RGB in [0, 1], for the tensor.
         std: of RGB in [0, 1], for the tensor.
@@ -76,11 +78,12 @@ def open_source(
         decode_threads: for the video decoder; 0 takes half of the cores, 4 at most.
 
     Raises:
-        IngestError: the file cannot be read, has no video stream, or nothing in it decodes.
+        IngestError: the source cannot be read, has no video stream, or nothing in it decodes.
         ValueError: an argument is out of range.
     """
     return Ingest(
-        os.fspath(path),
+        os.fspath(source),
+        is_file=not isinstance(source, str),
         size=size,
         mean=mean,
         std=std,

@@ -33,7 +33,7 @@ class UsageError(Exception):
 
 
 def run_stream(
-    source: Path | Live,
+    source: str | Live,
     texts: Sequence[str],
     *,
     bundle: str | None = None,
@@ -47,7 +47,7 @@ def run_stream(
     """Run sentences on a source; returns the exit code.
 
     Args:
-        source: a media file, or a camera.
+        source: a media file or a stream, or a camera.
         texts: the sentences.
         bundle, engine, run: as `session.load` takes them.
         overlay: MP4 to write.
@@ -242,7 +242,7 @@ class _StopOnSignal:
             raise KeyboardInterrupt
 
 
-def _check_outputs(source: Path | Live, overlay: Path | None, records: Path | None) -> None:
+def _check_outputs(source: str | Live, overlay: Path | None, records: Path | None) -> None:
     """Refuse at once what would fail, or destroy, at the end."""
     for path in (overlay, records):
         if path is None:
@@ -253,7 +253,7 @@ def _check_outputs(source: Path | Live, overlay: Path | None, records: Path | No
             raise UsageError(f"{path}: is a folder; name a file in it")
         if not os.access(path if path.exists() else path.parent, os.W_OK):
             raise UsageError(f"{path}: may not be written; choose another place")
-        if isinstance(source, Path) and path.exists() and source.exists() and path.samefile(source):
+        if isinstance(source, str) and path.exists() and os.path.exists(source) and path.samefile(source):
             raise UsageError(f"{path}: is the source itself; write to another file")
     if overlay is not None and records is not None and overlay.absolute() == records.absolute():
         raise UsageError(f"{overlay}: asked for as overlay and as records; give two names")

@@ -66,7 +66,7 @@ class OverlayWriter:
             source.width,
             source.height,
             frame_rate=source.frame_rate,
-            source=source.path if isinstance(source, Ingest) else None,
+            source=source.path if isinstance(source, Ingest) and source.is_file else None,
             pixel_aspect=source.pixel_aspect,
         )
 
