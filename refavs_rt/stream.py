@@ -65,8 +65,8 @@ class Live:
 
 
 Source = str | os.PathLike[str] | Live
-"""A media file or a stream, of which every frame is taken (a path is a file, a str may be an address: `ingest.open_source`), or a live
-source, of which the newest."""
+"""A media file or a stream, of which every frame is taken (a path is a file, a str may be an address: `ingest.open_source`), or
+a live source, of which the newest."""
 OnNotice = Callable[[float, str], None]
 """Takes what happens to a live source: when, on the stream's clock, and what, in one line."""
 
