@@ -117,6 +117,7 @@ def test_a_file_is_what_ffmpeg_makes_of_it(made: Made, tmp_path: Path) -> None:
     for frame in frames:
         end = round(frame.audio_end_s * 16_000)
         if end <= last:
+            assert frame.samples is not None
             found, wanted = frame.samples, track[end : end + WINDOW]
             # The tool's resampler begins with the sound, ours knows that nothing was before it.
             edge = np.abs(np.arange(end - WINDOW, end) - round(begins)) < 32
