@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,6 +26,8 @@ LATEST_RUN = Path("runs", "latest")
 
 _RUN_CONFIG = "config.json"
 """What a run folder has, and no bundle."""
+_FEATURES_KEPT = 256
+"""Sentences whose features a model keeps."""
 CLOCK_SLACK_S = 1e-6
 """A frame this little before a tick is on it: timestamps are sums of fractions."""
 
@@ -91,9 +94,44 @@ class Model:
         except TokenizerError as error:
             raise BundleError(f"{bundle.path / TOKENIZER}: {error}; export the bundle again") from error
 
+        self._features: OrderedDict[str, dict[str, NDArray[Any]]] = OrderedDict()
+
     @property
     def config(self) -> ModelConfig:
         return self.bundle.config
+
+    @property
+    def sentences_at_once(self) -> int:
+        """How many a step takes; a session runs more of them in groups."""
+        return self.bundle.sentences[1]
+
+    def read(self, texts: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """The token mask and the text graph's outputs of N sentences, each [N, ...]; what was read lately is not read again.
+
+        Raises:
+            ValueError, TypeError: a sentence cannot be read.
+            BundleError: the tokenizer or the text graph fails on it.
+        """
+        try:
+            token_ids, token_mask = self.tokenizer.encode(texts)
+        except TokenizerError as error:
+            raise BundleError(f"{self.bundle.path / TOKENIZER}: {error}; export the bundle again") from error
+        new = [i for i, text in enumerate(texts) if text not in self._features]
+        for first in range(0, len(new), self.sentences_at_once):
+            rows = new[first : first + self.sentences_at_once]
+            mask = token_mask[rows]
+            features = {
+                "token_mask": mask,
+                **self.engine.text({"token_ids": token_ids[rows], "token_mask": mask}),
+            }
+            for row, i in enumerate(rows):
+                self._features[texts[i]] = {name: np.asarray(x)[row] for name, x in features.items()}
+        for text in texts:
+            self._features.move_to_end(text)
+        found = [self._features[text] for text in texts]
+        while len(self._features) > _FEATURES_KEPT:
+            self._features.popitem(last=False)
+        return {name: np.stack([features[name] for features in found]) for name in found[0]}
 
     def session(self, texts: Sequence[str] = ()) -> Session:
         """A new session, with nothing remembered, that asks for `texts`."""
@@ -155,6 +193,7 @@ class Session:
         """The sentences, in the order of every output's first axis."""
         self.shared = SharedState.empty(model.config)
         self.sentences = SentenceState(model.config, model.run)
+        self._groups = _Groups(model.sentences_at_once)
         self._clock = _MemoryClock(model.config.memory_hz)
         if isinstance(texts, str):
             raise TypeError("give a list of sentences, not one string")
@@ -163,26 +202,27 @@ class Session:
     def add(self, *texts: str) -> None:
         """Ask for more sentences from the next frame on. They remember nothing yet, but see the shared ring.
 
+        More than `Model.sentences_at_once` run in groups, each at the price of one step.
+
         Raises:
-            ValueError, TypeError: a sentence cannot be read, or there would be too many. Nothing is added then.
+            ValueError, TypeError: a sentence cannot be read. Nothing is added then.
             BundleError: the tokenizer or the text graph fails on it.
         """
-        _, limit = self.model.bundle.sentences
-        if len(self.texts) + len(texts) > limit:
-            raise ValueError(
-                f"{len(self.texts) + len(texts)} sentences are too many: this model takes {limit} at a time"
-            )
         if not texts:
             return
-        try:
-            token_ids, token_mask = self.model.tokenizer.encode(texts)
-        except TokenizerError as error:
-            raise BundleError(
-                f"{self.model.bundle.path / TOKENIZER}: {error}; export the bundle again"
-            ) from error
-        features = self.model.engine.text({"token_ids": token_ids, "token_mask": token_mask})
-        self.sentences.add({"token_mask": token_mask, **features})
+        self.sentences.add(self.model.read(texts))
         self.texts += texts
+
+    def change(self, index: int, text: str) -> None:
+        """Ask for another sentence in the place of the one at `index`. It remembers nothing yet.
+
+        Raises:
+            IndexError: there is none.
+            ValueError, TypeError, BundleError: as `add`. Nothing is changed then.
+        """
+        self._check_index(index)
+        self.sentences.replace(index, {name: x[0] for name, x in self.model.read([text]).items()})
+        self.texts[index] = text
 
     def remove(self, index: int) -> None:
         """Ask no longer for the sentence at `index`; later ones move up.
@@ -190,10 +230,13 @@ class Session:
         Raises:
             IndexError: there is none.
         """
-        if not 0 <= index < len(self.texts):
-            raise IndexError(f"there is no sentence {index}; there are {len(self.texts)}")
+        self._check_index(index)
         self.sentences.remove(index)
         del self.texts[index]
+
+    def _check_index(self, index: int) -> None:
+        if not 0 <= index < len(self.texts):
+            raise IndexError(f"there is no sentence {index}; there are {len(self.texts)}")
 
     def reset(self) -> None:
         """Forget what was seen and heard; the sentences stay."""
@@ -229,7 +272,11 @@ class Session:
         known: dict[str, NDArray[Any]] = self.shared.feeds()
         present = engine.vision({**known, "frame": frame[None]})
         present |= engine.audio({"log_mel": log_mel[None], "has_sound": np.array([has_sound])})
-        step = engine.step({**known, **self.sentences.feeds(), **present}) if self.texts else self._nothing()
+        groups = [
+            engine.step({**known, **sentences, **present})
+            for sentences in self._groups.of(self.sentences.feeds())
+        ]
+        step = _together(groups) if groups else self._nothing()
         if not np.isfinite(step["mask_logits"].sum() + step["presence"].sum()):
             raise BundleError(
                 f"{self.model.bundle.path}: the model returned NaN or infinity; export a sound checkpoint"
@@ -246,6 +293,33 @@ class Session:
         """What the step graph returns for no sentence; graphs are not built for an empty axis."""
         size = self.model.config.mask_size
         return {"mask_logits": np.zeros((0, size, size), np.float32), "presence": np.zeros(0, np.float32)}
+
+
+class _Groups:
+    """Arrays of N sentences in groups of as many as a step takes. A group of an array that has not changed is the same array, so
+    that an engine may keep its copy of it."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._cut: dict[str, tuple[NDArray[Any], list[NDArray[Any]]]] = {}
+
+    def of(self, feeds: Mapping[str, NDArray[Any]]) -> Iterator[dict[str, NDArray[Any]]]:
+        count = len(next(iter(feeds.values())))
+        if count <= self._size:
+            if count:
+                yield dict(feeds)
+            return
+        for name, whole in feeds.items():
+            if name not in self._cut or self._cut[name][0] is not whole:
+                self._cut[name] = (whole, [whole[i : i + self._size] for i in range(0, count, self._size)])
+        for i in range(-(-count // self._size)):
+            yield {name: self._cut[name][1][i] for name in feeds}
+
+
+def _together(groups: Sequence[Mapping[str, NDArray[Any]]]) -> Mapping[str, NDArray[Any]]:
+    if len(groups) == 1:
+        return groups[0]
+    return {name: np.concatenate([np.asarray(group[name]) for group in groups]) for name in groups[0]}
 
 
 class _MemoryClock:

@@ -128,6 +128,16 @@ class SentenceState:
         for name in _REMEMBERED:
             setattr(self, name, _read_only(np.delete(getattr(self, name), index, axis=0)))
 
+    def replace(self, index: int, text: Arrays) -> None:
+        """Another sentence in the place of the one at `index`, with nothing remembered.
+
+        Args:
+            text: as `add` takes it, of one sentence.
+        """
+        self.text = {name: _with_row(old, index, text[name]) for name, old in self.text.items()}
+        for name in _REMEMBERED:
+            setattr(self, name, _with_row(getattr(self, name), index, 0))
+
     def forget(self) -> None:
         """Every sentence remembers nothing, as when it was added."""
         for name in _REMEMBERED:
@@ -198,6 +208,13 @@ def _zeros(spec: TensorSpec, dynamic: int) -> NDArray[Any]:
     return _read_only(
         np.zeros([dynamic if isinstance(axis, str) else axis for axis in spec.shape], spec.dtype)
     )
+
+
+def _with_row(rows: NDArray[Any], index: int, values: Any) -> NDArray[Any]:
+    """[N, ...] with other values in one row."""
+    changed = rows.copy()
+    changed[index] = values
+    return _read_only(changed)
 
 
 def _with_slot(rings: NDArray[Any], slot: int, values: NDArray[Any]) -> NDArray[Any]:

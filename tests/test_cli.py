@@ -183,7 +183,6 @@ def mistakes(clip: Path, folder: Path) -> dict[str, tuple[list[str], str]]:
         "no source": (["--source", str(folder / "none.mp4")], "none.mp4"),
         "no media": (["--source", str(folder / "text.mp4")], "text.mp4"),
         "blank sentence": (["--text", "  "], "must not be empty"),
-        "nine sentences": (["--text", "a"] * 8, "9 sentences are too many"),
         "no such bundle": (["--bundle", str(folder / "none")], "none: no such bundle folder"),
         "file as bundle": (["--bundle", str(folder / "file")], "file: no such bundle folder"),
         "no folder": (["--out", str(folder / "none" / "o.mp4")], "there is no folder"),

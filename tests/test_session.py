@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -123,6 +124,58 @@ def test_sentences_do_not_see_each_other(model: Model, inputs: Inputs) -> None:
             )
 
 
+def test_more_sentences_than_a_step_takes_run_in_groups(model: Model, inputs: Inputs) -> None:
+    texts = [f"dog {i}" for i in range(11)]
+    together, alone = model.session(texts), [model.session([text]) for text in texts]
+    assert len(texts) > model.sentences_at_once
+    for i in range(4):
+        found = inputs.push(together, i, float(i))
+        assert found.presence.shape == (11,)
+        for row, session in enumerate(alone):
+            wanted = inputs.push(session, i, float(i))
+            np.testing.assert_allclose(found.mask_logits[row], wanted.mask_logits[0], atol=1e-3)
+        if i == 1:  # one goes from the first group, so that all move up
+            together.remove(3)
+            del alone[3], texts[3]
+            together.add("a late one")
+            alone.append(model.session(["a late one"]))
+            alone[-1].shared = copy.deepcopy(together.shared)
+            alone[-1]._clock = copy.deepcopy(together._clock)
+    np.testing.assert_array_equal(together.sentences.memory_count, [4] * 10 + [2])
+
+
+def test_a_changed_sentence_begins_anew_and_the_others_go_on(model: Model, inputs: Inputs) -> None:
+    changed, plain = model.session(TEXTS), model.session(TEXTS)
+    for i in range(3):
+        inputs.push(changed, i, float(i))
+        inputs.push(plain, i, float(i))
+    changed.change(1, "a goose")
+    plain.add("a goose")
+    assert changed.texts == [TEXTS[0], "a goose", TEXTS[2]]
+    for i in range(3, 6):
+        found, wanted = inputs.push(changed, i, float(i)), inputs.push(plain, i, float(i))
+        np.testing.assert_allclose(found.mask_logits, wanted.mask_logits[[0, 3, 2]], atol=1e-4)
+        np.testing.assert_allclose(found.presence, wanted.presence[[0, 3, 2]], atol=1e-5)
+    np.testing.assert_array_equal(changed.sentences.memory_count, [6, 3, 6])
+
+
+def test_a_sentence_is_read_once(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(bundle.path, run=RunConfig(threads=1))
+    read: list[int] = []
+    text = model.engine.text
+    monkeypatch.setattr(
+        model.engine, "text", lambda feeds: read.append(len(feeds["token_ids"])) or text(feeds)
+    )
+    session = model.session(TEXTS)
+    session.remove(0)
+    session.add("a goose", TEXTS[0])
+    session.change(0, "a goose")
+    assert read == [3, 1]
+    fresh = load(bundle.path, run=RunConfig(threads=1)).read(["a goose", TEXTS[0]])
+    for name, rows in model.read(["a goose", TEXTS[0]]).items():
+        np.testing.assert_allclose(rows, fresh[name], atol=1e-5)
+
+
 def test_sound_silence_and_no_sound_are_three_things(model: Model, inputs: Inputs) -> None:
     silence = np.full((96, 64), np.log(0.01), np.float32)
     heard = []
@@ -220,8 +273,10 @@ def test_sentences_that_cannot_be_read_change_nothing(model: Model) -> None:
         session.add("a dog", "")
     with pytest.raises(TypeError, match="must be a str"):
         session.add(3)
-    with pytest.raises(ValueError, match="9 sentences are too many: this model takes 8"):
-        session.add(*TEXTS * 2, *TEXTS[:2])
+    with pytest.raises(ValueError, match="must not be empty"):
+        session.change(0, "")
+    with pytest.raises(IndexError, match="no sentence 1; there are 1"):
+        session.change(1, "a dog")
     with pytest.raises(IndexError, match="no sentence 1; there are 1"):
         session.remove(1)
     with pytest.raises(IndexError):
