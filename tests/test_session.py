@@ -163,9 +163,12 @@ def test_a_sentence_is_read_once(bundle: Bundle, monkeypatch: pytest.MonkeyPatch
     model = load(bundle.path, run=RunConfig(threads=1))
     read: list[int] = []
     text = model.engine.text
-    monkeypatch.setattr(
-        model.engine, "text", lambda feeds: read.append(len(feeds["token_ids"])) or text(feeds)
-    )
+
+    def counting(feeds: Any) -> Any:
+        read.append(len(feeds["token_ids"]))
+        return text(feeds)
+
+    monkeypatch.setattr(model.engine, "text", counting)
     session = model.session(TEXTS)
     session.remove(0)
     session.add("a goose", TEXTS[0])
