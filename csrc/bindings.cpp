@@ -14,6 +14,7 @@
 #include "devices.h"
 #include "error.h"
 #include "ingest.h"
+#include "jpeg.h"
 #include "live_ingest.h"
 #include "logmel.h"
 #include "preprocess.h"
@@ -534,6 +535,31 @@ py::array_t<float> resize_normalize(const py::array& image, int size,
   return array_of(std::move(tensor), {3, size, size});
 }
 
+class PyJpegEncoder {
+ public:
+  explicit PyJpegEncoder(int quality) : encoder_(checked(quality)) {}
+
+  py::bytes encode(const py::array& image) {
+    const auto rgb = rgb_image(image);
+    std::vector<uint8_t> bytes;
+    {
+      py::gil_scoped_release release;
+      bytes = encoder_.encode(rgb.data(), static_cast<int>(rgb.shape(1)),
+                              static_cast<int>(rgb.shape(0)), rgb.shape(1) * 3);
+    }
+    return py::bytes(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  }
+
+ private:
+  static int checked(int quality) {
+    if (quality < 1 || quality > 100)
+      throw py::value_error("quality must be 1 to 100, not " + std::to_string(quality));
+    return quality;
+  }
+
+  JpegEncoder encoder_;
+};
+
 // Remembers the size for its messages.
 class PySink {
  public:
@@ -613,6 +639,9 @@ PYBIND11_MODULE(_ingest, m) {
   bind_clocks(m);
   bind_log_mel(m);
   bind_sink(m);
+  py::class_<PyJpegEncoder>(m, "JpegEncoder")
+      .def(py::init<int>(), py::arg("quality") = 85)
+      .def("encode", &PyJpegEncoder::encode, py::arg("image"));
   m.def("resize_normalize", &resize_normalize, py::arg("image"), py::arg("size"), py::kw_only(),
         py::arg("mean"), py::arg("std"));
   m.def("list_devices", [] {

@@ -264,6 +264,19 @@ class StreamingLogMel:
 def log_mel(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """VGGish log-mel frames of 16 kHz mono samples [n]: [1 + (n - 400) // 160, 64], none for fewer than 400."""
 
+class JpegEncoder:
+    """Pictures as JPEG, by libavcodec. For one thread at a time."""
+
+    def __init__(self, quality: int = 85) -> None:
+        """Raises ValueError for a quality that is not 1 to 100."""
+    def encode(self, image: NDArray[np.uint8]) -> bytes:
+        """[H, W, 3] uint8 RGB as a JPEG file, 4:2:0, without the GIL.
+
+        Raises:
+            ValueError: another shape or dtype.
+            IngestError: it is larger than 16,383 pixels on a side, or FFmpeg has no encoder.
+        """
+
 def resize_normalize(
     image: NDArray[np.uint8],
     size: int,
