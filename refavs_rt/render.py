@@ -61,10 +61,20 @@ class Overlay:
                 f"a frame {image.shape} with masks {masks.shape} is not {len(texts)} of {self._size}"
             )
         painted = image.copy()
-        for index, mask in enumerate(masks):
-            self._paint_mask(painted, mask, colour(index))
+        self.paint_masks(painted, masks, [colour(index) for index in range(len(masks))])
         self._paint_legend(painted, texts, presence)
         return painted
+
+    def paint_masks(self, image: Image, masks: Mask, colours: Sequence[tuple[int, int, int]]) -> None:
+        """Paint masks alone, into `image` itself.
+
+        Args:
+            image: [H, W, 3] RGB.
+            masks: [N, H, W].
+            colours: N times RGB.
+        """
+        for mask, rgb in zip(masks, colours, strict=True):
+            self._paint_mask(image, mask, rgb)
 
     def _paint_mask(self, image: Image, mask: Mask, rgb: tuple[int, int, int]) -> None:
         found = box(mask)

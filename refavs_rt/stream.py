@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from .controls import Controls
 from .ingest import Frame, Ingest, LiveIngest, open_live, open_source
 from .masks import Mask, binary_masks
 from .session import Model, Session
@@ -44,6 +45,8 @@ class Result:
 
 _NOTICE_PERIOD_S = 0.25
 """How late it may be told that a source is lost."""
+_PAUSE_PERIOD_S = 0.05
+"""How late a file goes on after a pause."""
 
 
 @dataclass(frozen=True)
@@ -110,22 +113,49 @@ def open_for(
 
 
 def run_session(
-    session: Session, source: Ingest | LiveIngest, on_notice: OnNotice | None = None
+    session: Session,
+    source: Ingest | LiveIngest,
+    on_notice: OnNotice | None = None,
+    controls: Controls | None = None,
 ) -> Iterator[Result]:
-    """Push the frames of an opened source into a session, and close the source at the end."""
+    """Push the frames of an opened source into a session, and close the source at the end.
+
+    Args:
+        session: with its sentences.
+        source: is closed at the end.
+        on_notice: as `Model.stream` takes it.
+        controls: of this session; what they are asked for is done between two frames. While they are paused a file waits and the
+            frames of a live source pass by.
+    """
     with source:
         if isinstance(source, LiveIngest):
-            for frame in _newest(source, on_notice):
+            for frame in _newest(source, on_notice, controls):
+                if controls and controls.is_paused:
+                    continue
                 result = _result(session, frame)
                 yield replace(result, latency_ms=(source.now_s - frame.pts_s) * 1e3)
         else:
             for frame in source:
+                _wait_paused(controls)
                 yield _result(session, frame)
 
 
-def _newest(source: LiveIngest, on_notice: OnNotice | None) -> Iterator[Frame]:
-    """The frames of a live source; what happens to it is told also while none come."""
+def _wait_paused(controls: Controls | None) -> None:
+    if controls is None:
+        return
+    controls.apply()
+    while controls.is_paused:
+        time.sleep(_PAUSE_PERIOD_S)
+        controls.apply()
+
+
+def _newest(
+    source: LiveIngest, on_notice: OnNotice | None, controls: Controls | None
+) -> Iterator[Frame]:
+    """The frames of a live source; what happens to it is told, and commands are taken, also while none come."""
     while True:
+        if controls:
+            controls.apply()
         try:
             frame = source.read(timeout_s=_NOTICE_PERIOD_S)
         except StopIteration:
