@@ -37,6 +37,8 @@ MEDIA = (
     "ffmpeg",
     "pulseaudio",
     "xvfb",
+    "chromium",
+    "chromium-driver",
 )
 """Debian packages of pictures and recordings, and the programs that tests compare with."""
 

@@ -21,8 +21,10 @@ _STREAM = """\
 Segment what each sentence means in every frame of a video with sound.
 
   refavs-rt stream --source video.mp4 --text "the dog that barks" --out overlay.mp4 --jsonl masks.jsonl
-  refavs-rt stream --camera 0 --text "the dog that barks" --jsonl masks.jsonl
+  refavs-rt stream --camera 0 --text "the dog that barks"
   refavs-rt stream --camera rtsp://user:password@camera/stream --text "the person who speaks" --out overlay.mp4
+
+A camera without --out or --jsonl is shown on a page in the browser.
 """
 _INTERRUPTED = 130
 
@@ -61,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _stream(args: argparse.Namespace) -> int:
     from .ingest import IngestError
     from .run_stream import UsageError, run_stream
+    from .serve.address import ServeError
     from .sink import SinkError
     from .stream import Live
 
@@ -84,10 +87,12 @@ def _stream(args: argparse.Namespace) -> int:
             run=wanted,
             overlay=args.out,
             records=args.jsonl,
+            serve=args.serve,
+            token=args.token,
             max_frames=args.max_frames,
             duration_s=args.duration,
         )
-    except (UsageError, IngestError, SinkError) as error:
+    except (UsageError, IngestError, SinkError, ServeError) as error:
         raise _UserError(str(error)) from error
 
 
@@ -238,6 +243,19 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="MP4", help="write the video with the masks drawn, its sound kept"
     )
     stream.add_argument("--jsonl", type=Path, metavar="FILE", help="write one JSON line a frame")
+    stream.add_argument(
+        "--serve",
+        nargs="?",
+        const="",
+        metavar="HOST:PORT",
+        help="a page in the browser to watch, and to change the sentences (default 127.0.0.1:8765; --camera without any other "
+        "output has it too)",
+    )
+    stream.add_argument(
+        "--token",
+        metavar="TOKEN",
+        help="what viewers of the page must know; needed at an address that others reach",
+    )
     _add_bundle(stream, "--bundle")
     stream.add_argument("--engine", choices=ENGINES, default=ENGINES[0], help="default %(default)s")
     stream.add_argument("--max-frames", type=_positive_int, metavar="N", help="stop after N frames")

@@ -12,14 +12,19 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from .config import RunConfig
+from .controls import Controls
 from .ingest import Ingest, LiveIngest
 from .jsonl import write_line
 from .render import Overlay
 from .session import Session, load
 from .sink import OverlayWriter
 from .stream import Live, Result, open_for, run_session
+
+if TYPE_CHECKING:
+    from .serve.page import Page
 
 INTERRUPTED = 130
 """Exit code of a run that was stopped by a signal; its files are finished all the same."""
@@ -41,6 +46,8 @@ def run_stream(
     run: RunConfig | None = None,
     overlay: Path | None = None,
     records: Path | None = None,
+    serve: str | None = None,
+    token: str | None = None,
     max_frames: int | None = None,
     duration_s: float | None = None,
 ) -> int:
@@ -52,11 +59,13 @@ def run_stream(
         bundle, engine, run: as `session.load` takes them.
         overlay: MP4 to write.
         records: JSONL to write, a line a frame.
+        serve: HOST:PORT of a page to watch and to talk to; a live source without any other output has one at the usual place.
+        token: that the page's viewers must know.
         max_frames, duration_s: where to stop.
 
     Raises:
         UsageError: a sentence or an output is not possible.
-        BundleError, EngineError, IngestError, SinkError: as they say.
+        BundleError, EngineError, IngestError, SinkError, ServeError: as they say.
     """
     _check_outputs(source, overlay, records)
     model = load(bundle, engine=engine, run=run)
@@ -68,8 +77,10 @@ def run_stream(
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
     opened = open_for(model, source, max_frames=max_frames, duration_s=duration_s)
+    if serve is None and isinstance(source, Live) and overlay is None and records is None:
+        serve = ""
     with _StopOnSignal() as stop:
-        summary = _write(stop, session, opened, overlay, records)
+        summary = _write(stop, session, opened, overlay, records, serve, token)
     print(summary.to_text())
     for path in (overlay, records):
         if path is not None:
@@ -83,27 +94,67 @@ def _write(
     source: Ingest | LiveIngest,
     overlay: Path | None,
     records: Path | None,
+    serve: str | None,
+    token: str | None,
 ) -> _Summary:
-    """Run the session over the source and write what was asked for."""
-    summary = _Summary(session.texts)
+    """Run the session over the source, write what was asked for, and show it on a page."""
+    summary = _Summary()
+    controls = Controls(session)
     with contextlib.ExitStack() as files, source, _Progress() as progress:
         writer = files.enter_context(OverlayWriter.beside(overlay, source)) if overlay else None
         # After the writer, which may refuse: until then an older file of records stays as it is.
         lines = files.enter_context(open(records, "w", encoding="utf-8")) if records else None
-        painter = Overlay(source.height, source.width, session.model.run.presence_threshold)
+        threshold = session.model.run.presence_threshold
+        painter = Overlay(source.height, source.width, threshold)
+        page = (
+            files.enter_context(_page(serve, token, controls, painter, threshold))
+            if serve is not None
+            else None
+        )
         _tell([*source.notes, *(writer.notes if writer else [])])
-        for result in stop.until_stopped(run_session(session, source, progress.notice)):
+
+        def notice(when_s: float, text: str) -> None:
+            progress.notice(when_s, text)
+            if page:
+                page.tell(when_s, text)
+
+        for result in stop.until_stopped(run_session(session, source, notice, controls)):
             if lines:
                 write_line(lines, result)
             if writer:
                 writer.write(
                     painter.paint(result.image, result.texts, result.masks, result.presence), result.pts_s
                 )
+            if page:
+                page.show(result, _dropped(source))
             summary.add(result)
             progress.show(summary, result)
         if isinstance(source, LiveIngest):
             summary.counters = source.counters
     return summary
+
+
+def _page(address: str, token: str | None, controls: Controls, overlay: Overlay, threshold: float) -> Page:
+    from .serve.address import DEFAULT_PORT, ServeError, parse_address
+    from .serve.page import Page
+
+    host, port = parse_address(address)
+    try:
+        page = Page(controls, overlay, threshold, host=host, port=port, token=token)
+    except ServeError:
+        if address:
+            raise
+        page = Page(controls, overlay, threshold, port=0)  # nobody asked for this port
+        print(f"note: port {DEFAULT_PORT} is taken; another is used", file=sys.stderr)
+    print(f"watch it at {page.url}", flush=True)
+    return page
+
+
+def _dropped(source: Ingest | LiveIngest) -> int:
+    if not isinstance(source, LiveIngest):
+        return 0
+    counters = source.counters
+    return int(counters["dropped"] + counters["late"])
 
 
 def _tell(notes: Sequence[str]) -> None:
@@ -114,11 +165,11 @@ def _tell(notes: Sequence[str]) -> None:
 class _Summary:
     """Counts of a run."""
 
-    def __init__(self, texts: Sequence[str]) -> None:
-        self._texts = texts
+    def __init__(self) -> None:
         self._started = time.perf_counter()
         self._latencies_ms: list[float] = []
-        self._present = [0] * len(texts)
+        self._asked: dict[str, int] = {}
+        self._present: dict[str, int] = {}
         self.counters: dict[str, float] = {}
         """Of a live source."""
 
@@ -133,8 +184,9 @@ class _Summary:
 
     def add(self, result: Result) -> None:
         self._latencies_ms.append(result.latency_ms)
-        for i, mask in enumerate(result.masks):
-            self._present[i] += bool(mask.any())
+        for text, mask in zip(result.texts, result.masks, strict=True):
+            self._asked[text] = self._asked.get(text, 0) + 1
+            self._present[text] = self._present.get(text, 0) + bool(mask.any())
 
     def to_text(self) -> str:
         if not self.frames:
@@ -146,8 +198,8 @@ class _Summary:
             f"latency {statistics.median(ordered):.0f} ms (median), {p95:.0f} ms (p95), {p99:.0f} ms (p99)"
         ]
         lines += self._live_lines()
-        for text, count in zip(self._texts, self._present, strict=True):
-            lines.append(f"  {text!r}: segmented in {count} of {self.frames} frames")
+        for text, asked in self._asked.items():
+            lines.append(f"  {text!r}: segmented in {self._present[text]} of {asked} frames")
         return "\n".join(lines)
 
     def _live_lines(self) -> list[str]:

@@ -149,9 +149,7 @@ def _wait_paused(controls: Controls | None) -> None:
         controls.apply()
 
 
-def _newest(
-    source: LiveIngest, on_notice: OnNotice | None, controls: Controls | None
-) -> Iterator[Frame]:
+def _newest(source: LiveIngest, on_notice: OnNotice | None, controls: Controls | None) -> Iterator[Frame]:
     """The frames of a live source; what happens to it is told, and commands are taken, also while none come."""
     while True:
         if controls:

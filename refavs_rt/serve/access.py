@@ -7,7 +7,6 @@ somebody else's DNS points here is another), and a WebSocket must come from a pa
 from __future__ import annotations
 
 import hmac
-import ipaddress
 from collections.abc import Mapping
 
 from starlette.datastructures import Headers
@@ -15,6 +14,8 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
+
+from .address import is_loopback
 
 COOKIE = "refavs_rt_token"
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -27,16 +28,6 @@ _HEADERS = {
 }
 POLICY_VIOLATION = 1008
 """A WebSocket's code for what it may not do."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen on is reached from this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class Access:
@@ -82,7 +73,8 @@ class Access:
             return response
         if not self._knows_token(scope):
             return PlainTextResponse(
-                "This page needs its token: open it as http://HOST:PORT/?token=TOKEN, as the terminal shows it.\n", 403
+                "This page needs its token: open it as http://HOST:PORT/?token=TOKEN, as the terminal shows it.\n",
+                403,
             )
         return None
 

@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from typing import Any
 
@@ -24,37 +25,16 @@ from refavs_rt.controls import Controls
 from refavs_rt.render import Overlay
 from refavs_rt.stream import Result
 
-from .access import Access, is_loopback
+from .access import Access
+from .address import DEFAULT_PORT, ServeError, is_loopback
 from .painter import Painter, Shown
 from .viewers import MOST_VIEWERS, Viewer, Viewers
 
-DEFAULT_PORT = 8765
 _FILES = Path(__file__).resolve().parent.parent / "assets" / "page"
 _LONGEST_MESSAGE = 1 << 16
 _LONGEST_TEXT = 1_000
 _COMMAND_PATIENCE_S = 10.0
 _TRY_AGAIN_LATER = 1013
-
-
-class ServeError(Exception):
-    """The page cannot be served so; the message says why, and the mend."""
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """HOST:PORT, HOST, :PORT or PORT, as --serve takes it; host 127.0.0.1 and port 8765 where they are left out.
-
-    Raises:
-        ServeError: it is none.
-    """
-    host, colon, port = text.rpartition(":")
-    if not colon:
-        host, port = ("", text) if text.isdigit() else (text, "")
-    elif text.count(":") > 1 and not host.endswith("]"):  # IPv6 without a port
-        host, port = text, ""
-    host = host.strip("[]") or "127.0.0.1"
-    if port and not (port.isdigit() and int(port) < 1 << 16):
-        raise ServeError(f"{text!r} is no address to serve at; give HOST:PORT, as in 127.0.0.1:{DEFAULT_PORT}")
-    return host, int(port) if port else DEFAULT_PORT
 
 
 class Page:
@@ -99,7 +79,7 @@ class Page:
                 Mount("/page", StaticFiles(directory=_FILES)),
             ]
         )
-        self._server = _Server(
+        self._server = uvicorn.Server(
             uvicorn.Config(
                 Access(application, host, token),
                 log_level="error",
@@ -189,7 +169,7 @@ class Page:
             future = self._command(command)
             # A thread waits, so that a stream that takes no commands holds up no other viewer.
             await run_in_threadpool(future.result, _COMMAND_PATIENCE_S)
-        except TimeoutError:
+        except FutureTimeoutError:
             return {"reply": number, "error": "the stream takes no commands now; try again when it is back"}
         except (ValueError, TypeError, RuntimeError) as error:
             return {"reply": number, "error": str(error)}
@@ -211,13 +191,6 @@ class Page:
                 return self._controls.pause(command.get("paused") is True)
             case other:
                 raise ValueError(f"there is no command {other!r}")
-
-
-class _Server(uvicorn.Server):
-    """Signals are the command line's affair."""
-
-    def install_signal_handlers(self) -> None:
-        return
 
 
 async def _index(request: Any) -> FileResponse:
@@ -247,5 +220,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
-        raise ServeError(f"{host}:{port} cannot be served at ({error.strerror}); give another address to --serve") from error
+        raise ServeError(
+            f"{host}:{port} cannot be served at ({error.strerror}); give another address to --serve"
+        ) from error
     return listener

@@ -47,7 +47,9 @@ class Painter:
         is_watched: whether anybody would see it.
     """
 
-    def __init__(self, overlay: Overlay, threshold: float, send: Send, is_watched: Callable[[], bool]) -> None:
+    def __init__(
+        self, overlay: Overlay, threshold: float, send: Send, is_watched: Callable[[], bool]
+    ) -> None:
         self._overlay = overlay
         self._threshold = threshold
         self._send = send

@@ -1,0 +1,40 @@
+"""Where a page is served."""
+
+from __future__ import annotations
+
+import ipaddress
+
+DEFAULT_PORT = 8765
+
+
+class ServeError(Exception):
+    """The page cannot be served so; the message says why, and the mend."""
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """HOST:PORT, HOST, :PORT or PORT, as --serve takes it; host 127.0.0.1 and port 8765 where they are left out.
+
+    Raises:
+        ServeError: it is none.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        host, port = ("", text) if text.isdigit() else (text, "")
+    elif text.count(":") > 1 and not host.endswith("]"):  # IPv6 without a port
+        host, port = text, ""
+    host = host.strip("[]") or "127.0.0.1"
+    if port and not (port.isdigit() and int(port) < 1 << 16):
+        raise ServeError(
+            f"{text!r} is no address to serve at; give HOST:PORT, as in 127.0.0.1:{DEFAULT_PORT}"
+        )
+    return host, int(port) if port else DEFAULT_PORT
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on is reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,95 @@
+"""Commands for a session from other threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from refavs_rt.config import RunConfig
+from refavs_rt.controls import MOST_SENTENCES, Controls
+from refavs_rt.session import Model, Session, load
+
+from .tiny_bundle import write_tiny_bundle
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return load(write_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny").path, run=RunConfig(threads=1))
+
+
+@pytest.fixture
+def session(model: Model) -> Session:
+    return model.session(["a dog", "a cat"])
+
+
+@pytest.fixture
+def controls(session: Session) -> Iterator[Controls]:
+    yield Controls(session)
+
+
+def seen(controls: Controls) -> list[tuple[int, str, str]]:
+    return [(s.key, s.text, s.label) for s in controls.sentences]
+
+
+def test_nothing_happens_before_the_session_takes_it(session: Session, controls: Controls) -> None:
+    future = controls.add("a bell")
+    assert not future.done() and session.texts == ["a dog", "a cat"]
+    controls.apply()
+    assert future.result(0).key == 3 and session.texts == ["a dog", "a cat", "a bell"]
+
+
+def test_keys_stay_whatever_comes_and_goes(session: Session, controls: Controls) -> None:
+    futures = [
+        controls.remove(1),
+        controls.add("a bell"),
+        controls.change(2, "a fox"),
+        controls.rename(3, "Ding"),
+    ]
+    controls.apply()
+    assert [future.exception(0) for future in futures] == [None] * 4
+    assert seen(controls) == [(2, "a fox", "a fox"), (3, "a bell", "Ding")]
+    assert session.texts == ["a fox", "a bell"]
+    controls.change(3, "a drum")
+    controls.apply()
+    assert seen(controls)[1] == (3, "a drum", "a drum"), "a name was of the sentence that has gone"
+
+
+def test_what_cannot_be_done_is_told_to_who_asked(session: Session, controls: Controls) -> None:
+    futures = [controls.add(" "), controls.change(9, "a fox"), controls.remove(9), controls.rename(9, "x")]
+    controls.apply()
+    messages = [str(future.exception(0)) for future in futures]
+    assert "must not be empty" in messages[0] and messages[1:] == ["this sentence has been removed"] * 3
+    assert seen(controls) == [(1, "a dog", "a dog"), (2, "a cat", "a cat")] and session.texts == [
+        "a dog",
+        "a cat",
+    ]
+
+
+def test_there_is_an_end_to_sentences(controls: Controls) -> None:
+    futures = [controls.add("a dog") for _ in range(MOST_SENTENCES)]
+    controls.apply()
+    assert [future.exception(0) is None for future in futures].count(True) == MOST_SENTENCES - 2
+    assert "64 sentences already" in str(futures[-1].exception(0))
+
+
+def test_what_was_given_up_is_not_done(session: Session, controls: Controls) -> None:
+    future = controls.add("a bell")
+    assert future.cancel()
+    controls.apply()
+    assert session.texts == ["a dog", "a cat"]
+
+
+def test_any_thread_may_ask(session: Session, controls: Controls) -> None:
+    answers: list[int] = []
+
+    def ask() -> None:
+        answers.append(controls.add("a bell").result(20).key)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        controls.apply()
+    assert sorted(answers) == list(range(3, 11)) and len(session.texts) == 10
