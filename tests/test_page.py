@@ -9,7 +9,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -76,11 +76,13 @@ def place(page: Page) -> str:
     return urlsplit(page.url).netloc
 
 
-def get(page: Page, path: str = "/", **headers: str) -> http.client.HTTPResponse:
+def get(page: Page, path: str = "/", **headers: str) -> tuple[int, Mapping[str, str], bytes]:
+    """Status, headers and body."""
     parts = urlsplit(page.url)
-    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=10)
-    connection.request("GET", path, headers=headers)
-    return connection.getresponse()
+    with contextlib.closing(http.client.HTTPConnection(parts.hostname, parts.port, timeout=20)) as connection:
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read()
 
 
 def watch(page: Page, origin: str | None = "own", **headers: str) -> ClientConnection:
@@ -123,13 +125,13 @@ def texts(header: dict[str, Any]) -> list[str]:
 
 
 def test_the_page_and_its_files_are_there(page: Page) -> None:
-    index = get(page)
-    assert index.status == 200 and b"What to look and listen for" in index.read()
-    assert "frame-ancestors 'none'" in index.headers["content-security-policy"]
+    status, headers, body = get(page)
+    assert status == 200 and b"What to look and listen for" in body
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
     for name in ("page.js", "page.css", "icon.svg"):
-        assert get(page, f"/page/{name}").status == 200
-    assert get(page, "/page/../../session.py").status == 404
-    assert get(page, "/page/%2e%2e/%2e%2e/session.py").status == 404
+        assert get(page, f"/page/{name}")[0] == 200
+    assert get(page, "/page/../../session.py")[0] == 404
+    assert get(page, "/page/%2e%2e/%2e%2e/session.py")[0] == 404
 
 
 def test_a_viewer_gets_pictures_with_their_figures(page: Page) -> None:
@@ -221,8 +223,8 @@ def test_closing_is_quick_and_leaves_no_thread(model: Model) -> None:
 )
 def test_another_name_is_not_answered(page: Page, host: str) -> None:
     """A name of somebody else's that points to this machine makes a browser believe that it is theirs."""
-    answer = get(page, Host=host)
-    assert answer.status in (400, 421) and b"What to look" not in answer.read()
+    status, _, body = get(page, Host=host)
+    assert status in (400, 421) and b"What to look" not in body
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "http://localhost", "null", None])
@@ -240,15 +242,15 @@ def test_a_token_is_asked_for(model: Model) -> None:
     with running(model, token="s3cret") as page:
         assert page.url.endswith("/?token=s3cret")
         for path in ("/", "/?token=wrong", "/page/page.js", "/?token="):
-            assert get(page, path).status == 403
+            assert get(page, path)[0] == 403
         with pytest.raises((InvalidStatus, ConnectionClosed)), watch(page) as socket:
             picture(socket)
-        answer = get(page, "/?token=s3cret")
-        assert answer.status == 303 and answer.headers["location"] == "/"
-        cookie = answer.headers["set-cookie"]
+        status, headers, _ = get(page, "/?token=s3cret")
+        assert status == 303 and headers["location"] == "/"
+        cookie = headers["set-cookie"]
         assert "HttpOnly" in cookie and "SameSite=strict" in cookie
         pair = cookie.split(";")[0]
-        assert get(page, Cookie=pair).status == 200
+        assert get(page, Cookie=pair)[0] == 200
         with watch(page, Cookie=pair) as socket:
             picture(socket)
         with (

@@ -214,12 +214,16 @@ def _key(command: Mapping[str, Any]) -> int:
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    listener = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen(2 * MOST_VIEWERS)  # at once, so that who comes before the loop runs is not refused
     except OSError as error:
+        if listener is not None:
+            listener.close()
         raise ServeError(
             f"{host}:{port} cannot be served at ({error.strerror}); give another address to --serve"
         ) from error

@@ -82,8 +82,8 @@ async function draw() {
 
 function showHeader(header) {
   paused = header.paused;
-  showPaused();
   setState("live", true);
+  showPaused();
   byId("latency").textContent = `${header.latency_ms.toFixed(0)} ms`;
   byId("rate").textContent = `${header.fps.toFixed(1)} fps`;
   byId("dropped").textContent = String(header.dropped);
@@ -192,10 +192,11 @@ byId("add").onsubmit = async (submitted) => {
 };
 
 byId("pause").onclick = async () => {
-  const problem = await send({ do: "pause", paused: !paused });
+  const wanted = !paused;
+  const problem = await send({ do: "pause", paused: wanted });
   complain(problem);
   if (problem) return;
-  paused = !paused;
+  paused = wanted;
   showPaused();
 };
 
