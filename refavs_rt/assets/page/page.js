@@ -167,7 +167,10 @@ async function act(what, row) {
   input.value = what === "change" ? text : label;
   input.maxLength = 1000;
   input.setAttribute("aria-label", what === "change" ? "The new sentence" : "The new name");
-  const close = () => input.remove();
+  const close = () => {
+    input.onblur = null; // removing it takes the focus away, which would close it once more
+    input.remove();
+  };
   input.onkeydown = async (pressed) => {
     if (pressed.key === "Escape") close();
     if (pressed.key !== "Enter") return;
