@@ -202,7 +202,6 @@ def mistakes(clip: Path, folder: Path) -> dict[str, tuple[list[str], str]]:
         "no source",
         "no media",
         "blank sentence",
-        "nine sentences",
         "no such bundle",
         "file as bundle",
         "no folder",

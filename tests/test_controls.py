@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any
 
 import pytest
 
@@ -41,7 +43,7 @@ def test_nothing_happens_before_the_session_takes_it(session: Session, controls:
 
 
 def test_keys_stay_whatever_comes_and_goes(session: Session, controls: Controls) -> None:
-    futures = [
+    futures: list[Future[Any]] = [
         controls.remove(1),
         controls.add("a bell"),
         controls.change(2, "a fox"),
@@ -57,7 +59,12 @@ def test_keys_stay_whatever_comes_and_goes(session: Session, controls: Controls)
 
 
 def test_what_cannot_be_done_is_told_to_who_asked(session: Session, controls: Controls) -> None:
-    futures = [controls.add(" "), controls.change(9, "a fox"), controls.remove(9), controls.rename(9, "x")]
+    futures: list[Future[Any]] = [
+        controls.add(" "),
+        controls.change(9, "a fox"),
+        controls.remove(9),
+        controls.rename(9, "x"),
+    ]
     controls.apply()
     messages = [str(future.exception(0)) for future in futures]
     assert "must not be empty" in messages[0] and messages[1:] == ["this sentence has been removed"] * 3

@@ -9,7 +9,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -76,7 +76,7 @@ def place(page: Page) -> str:
     return urlsplit(page.url).netloc
 
 
-def get(page: Page, path: str = "/", **headers: str) -> tuple[int, Mapping[str, str], bytes]:
+def get(page: Page, path: str = "/", **headers: str) -> tuple[int, http.client.HTTPMessage, bytes]:
     """Status, headers and body."""
     parts = urlsplit(page.url)
     with contextlib.closing(http.client.HTTPConnection(parts.hostname, parts.port, timeout=20)) as connection:

@@ -23,7 +23,7 @@ from .live_servers import free_port
 from .test_live import needs
 
 pytestmark = [pytest.mark.media, needs("chromium"), needs("chromedriver")]
-FLAGS = (
+FLAGS: tuple[str, ...] = (
     "--headless=new",
     "--no-sandbox",
     "--disable-gpu",
@@ -142,7 +142,9 @@ def test_a_sentence_is_typed_and_the_source_is_cut(tmp_path: Path) -> None:
             return float(driver.execute_script(WARMTH, *part))
 
         def rows() -> list[str]:
-            labels = "return [...document.querySelectorAll('.sentence .label')].map((label) => label.textContent)"
+            labels = (
+                "return [...document.querySelectorAll('.sentence .label')].map((label) => label.textContent)"
+            )
             return list(driver.execute_script(labels))
 
         wait("no picture", lambda: text_of("state") == "live")
