@@ -231,10 +231,4 @@ void AvCapture::decode_sound(const AVPacket* packet, CaptureListener* listener) 
   if (errors > 0) listener->corrupt(0, errors);
 }
 
-std::unique_ptr<Capture> open_capture(const Address& address, Wanted wanted,
-                                      const CaptureOptions& options,
-                                      const std::atomic<bool>& stopped) {
-  return std::make_unique<AvCapture>(address, wanted, options, stopped);
-}
-
 }  // namespace refavs

@@ -46,8 +46,8 @@ class Capture {
   virtual void stop() = 0;
 };
 
-// Opens an address with FFmpeg. Where `stopped` becomes true, the attempt ends
-// within 100 ms. Throws IngestError.
+// Opens an address with FFmpeg, or a pipeline with GStreamer. Where `stopped` becomes true, the
+// attempt ends within 100 ms. Throws IngestError.
 std::unique_ptr<Capture> open_capture(const Address& address, Wanted wanted,
                                       const CaptureOptions& options,
                                       const std::atomic<bool>& stopped);

@@ -11,7 +11,8 @@ namespace refavs {
 namespace {
 
 bool can_end(AddressKind kind) {
-  return kind == AddressKind::kFile || kind == AddressKind::kGenerated;
+  return kind == AddressKind::kFile || kind == AddressKind::kGenerated ||
+         kind == AddressKind::kPipeline;
 }
 
 std::string tenths(double seconds) {

@@ -28,8 +28,8 @@ struct FeedCounters {
 };
 
 // The first attempt to open the source decides: if it fails, so has the feed. Later ones are
-// repeated, after kFirstPause_s and then twice as long up to kLongestPause_s, for ever. A file
-// and generated pictures that come to their end have ended.
+// repeated, after kFirstPause_s and then twice as long up to kLongestPause_s, for ever. A file,
+// generated pictures and a pipeline that come to their end have ended.
 class LiveFeed : private CaptureListener {
  public:
   enum class State { kOpening, kOpen, kLost, kEnded, kFailed };
