@@ -102,8 +102,9 @@ YUV = ["I420", "NV12", "NV21", "YUY2", "UYVY", "Y42B", "Y444", "I420_10LE", "P01
 """The last two are none that FFmpeg has: GStreamer converts them."""
 
 
-@pytest.mark.parametrize("name", RGB + YUV)
-@pytest.mark.parametrize("height", [241, 722])
+@pytest.mark.parametrize(
+    ("name", "height"), [*((name, 241) for name in RGB + YUV), ("NV12", 722), ("Y444", 722), ("GRAY8", 722)]
+)
 def test_colours_are_those_that_gstreamer_makes_of_them(name: str, height: int) -> None:
     """At odd sizes, whose rows are padded; from 577 rows on YUV is that of BT.709."""
     width = 323
