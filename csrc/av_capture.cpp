@@ -22,6 +22,8 @@ constexpr double kOpen_s = 15.0;
 constexpr int64_t kPoll_us = 2000;     // between two questions to a device that has nothing yet
 constexpr int64_t kSlice_us = 50'000;  // between two looks at stop() while sleeping
 constexpr int64_t kBehind_us = 500'000;
+constexpr int64_t kInstant_us = 2000;    // a packet that takes no longer to read was there already
+constexpr int64_t kBacklog_us = 500'000;
 constexpr int kReadErrorsOnEnd = 50;
 
 std::string microseconds(double seconds) { return std::to_string(std::llround(seconds * 1e6)); }
@@ -39,8 +41,9 @@ std::string sizes_text(const std::vector<CameraMode>& modes) {
 Source::Options low_delay(const Address& address, const CaptureOptions& options) {
   Source::Options list;
   if (address.kind == AddressKind::kNetwork) {
-    list = {{"fflags", "nobuffer"},
-            {"analyzeduration", "1000000"},
+    // What is read to find out about the streams is kept ("nobuffer" would throw it away, and with
+    // it the key frame that decoding begins at).
+    list = {{"analyzeduration", "1000000"},
             {"probesize", "1000000"},
             {"max_delay", microseconds(options.latency_s)}};
     if (address.demuxer == "rtsp") list.emplace_back("rtsp_transport", "tcp");
@@ -121,39 +124,85 @@ void AvCapture::stop() {
 }
 
 void AvCapture::read(CaptureListener* listener) {
-  int errors_on_end = 0;
-  while (!stopped_) {
+  if (!paced_) read_backlog(listener);
+  while (PacketPtr packet = next_packet(listener)) {
+    pace(*packet, base_of(*packet));
+    arrived(*packet, listener);
+    use(std::move(packet), listener);
+  }
+  if (audio_codec_ && !stopped_) decode_sound(nullptr, listener);
+}
+
+// What has come while the source was being opened: its last packet has just come, and tells where
+// the others belong.
+void AvCapture::read_backlog(CaptureListener* listener) {
+  std::vector<PacketPtr> packets;
+  const int64_t until_us = av_gettime_relative() + kBacklog_us;
+  for (int64_t began_us = 0, now_us = 0; now_us < until_us && now_us - began_us < kInstant_us;
+       now_us = av_gettime_relative()) {
+    began_us = av_gettime_relative();
+    PacketPtr packet = next_packet(listener);
+    if (!packet) break;
+    arrived(*packet, listener);
+    packets.push_back(std::move(packet));
+  }
+  date_first_picture(&packets);
+  for (PacketPtr& packet : packets) use(std::move(packet), listener);
+}
+
+// RTSP tells no time for the picture that comes before its clocks are known. It belongs before the
+// next.
+void AvCapture::date_first_picture(std::vector<PacketPtr>* packets) const {
+  const auto picture = [this](const PacketPtr& packet) { return is_picture(*packet); };
+  const auto first = std::find_if(packets->begin(), packets->end(), picture);
+  if (first == packets->end() || (*first)->pts != AV_NOPTS_VALUE) return;
+  const auto next = std::find_if(first + 1, packets->end(), picture);
+  if (next != packets->end() && (*next)->pts != AV_NOPTS_VALUE) (*first)->pts = (*next)->pts - 1;
+}
+
+// Null: the end.
+PacketPtr AvCapture::next_packet(CaptureListener* listener) {
+  for (int errors_on_end = 0; !stopped_;) {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (error_) return nullptr;
+    }
     PacketPtr packet = new_packet();
     const int status = source_.read(packet.get());
     if (status == AVERROR(EAGAIN)) {
       av_usleep(kPoll_us);
       continue;
     }
-    if (status == AVERROR_EXIT || status == AVERROR_EOF) break;
-    if (status < 0) {
-      listener->corrupt(1, 0);
-      if (++errors_on_end >= kReadErrorsOnEnd || status == AVERROR(ENODEV) ||
-          status == AVERROR(EIO))
-        throw IngestError(source_.path() + ": broke off (" + ffmpeg_message(status) + ")");
-      continue;
-    }
-    errors_on_end = 0;
-    const bool picture = source_.video() && packet->stream_index == source_.video()->index;
-    const AVRational base = (picture ? source_.video() : source_.audio())->time_base;
-    if (packet->flags & AV_PKT_FLAG_CORRUPT) listener->corrupt(picture ? 1 : 0, picture ? 0 : 1);
-    pace(*packet, base);
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      if (error_) return;
-    }
-    listener->arrived(seconds(packet->pts != AV_NOPTS_VALUE ? packet->pts : packet->dts, base));
-    if (!picture) {
-      decode_sound(packet.get(), listener);
-    } else if (!queue_picture(std::move(packet))) {
-      listener->late(1);
-    }
+    if (status == AVERROR_EXIT || status == AVERROR_EOF) return nullptr;
+    if (status >= 0) return packet;
+    listener->corrupt(1, 0);
+    if (++errors_on_end >= kReadErrorsOnEnd || status == AVERROR(ENODEV) || status == AVERROR(EIO))
+      throw IngestError(source_.path() + ": broke off (" + ffmpeg_message(status) + ")");
   }
-  if (audio_codec_ && !stopped_) decode_sound(nullptr, listener);
+  return nullptr;
+}
+
+bool AvCapture::is_picture(const AVPacket& packet) const {
+  return source_.video() && packet.stream_index == source_.video()->index;
+}
+
+AVRational AvCapture::base_of(const AVPacket& packet) const {
+  return (is_picture(packet) ? source_.video() : source_.audio())->time_base;
+}
+
+void AvCapture::arrived(const AVPacket& packet, CaptureListener* listener) const {
+  const int64_t stamp = packet.pts != AV_NOPTS_VALUE ? packet.pts : packet.dts;
+  listener->arrived(seconds(stamp, base_of(packet)));
+}
+
+void AvCapture::use(PacketPtr packet, CaptureListener* listener) {
+  const bool picture = is_picture(*packet);
+  if (packet->flags & AV_PKT_FLAG_CORRUPT) listener->corrupt(picture ? 1 : 0, picture ? 0 : 1);
+  if (!picture) {
+    decode_sound(packet.get(), listener);
+  } else if (!queue_picture(std::move(packet))) {
+    listener->late(1);
+  }
 }
 
 // Waits until the packet of a paced source is due. What was late shifts all that follows.

@@ -6,6 +6,7 @@
 #include <deque>
 #include <exception>
 #include <mutex>
+#include <vector>
 
 #include "capture.h"
 #include "hwaccel.h"
@@ -29,6 +30,13 @@ class AvCapture : public Capture {
   static constexpr size_t kPackets = 64;
 
   void read(CaptureListener* listener);
+  void read_backlog(CaptureListener* listener);
+  void date_first_picture(std::vector<PacketPtr>* packets) const;
+  PacketPtr next_packet(CaptureListener* listener);
+  bool is_picture(const AVPacket& packet) const;
+  AVRational base_of(const AVPacket& packet) const;
+  void arrived(const AVPacket& packet, CaptureListener* listener) const;
+  void use(PacketPtr packet, CaptureListener* listener);
   void pace(const AVPacket& packet, AVRational base);
   void sleep_until(int64_t time_us);
   bool queue_picture(PacketPtr packet);

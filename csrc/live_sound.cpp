@@ -24,7 +24,9 @@ void LiveSound::push(const AVFrame& frame, double at_s) {
   const double duration_s = double(frame.nb_samples) / input_.rate_hz;
   double error_s = at_s - next_s();
   int64_t skip = 0;
-  if (!started_ || std::abs(error_s) > kJump_s) {
+  const double jump_s = heard_s_ < kSettling_s ? kFirstJump_s : kJump_s;
+  heard_s_ += duration_s;
+  if (!started_ || std::abs(error_s) > jump_s) {
     if (error_s >= 0.0) {
       skip_to(at_s);
     } else {
@@ -47,6 +49,7 @@ void LiveSound::push(const AVFrame& frame, double at_s) {
 }
 
 void LiveSound::restart() {
+  heard_s_ = 0.0;
   integral_ = 0.0;
   steering_ = error_s_ = 0.0;
   swr_.reset();
