@@ -40,7 +40,8 @@ class Capture {
   virtual ~Capture() = default;
   virtual const SourceInfo& info() const = 0;
   // Reads until the source ends or stop() is called; then returns, with no thread of its own left.
-  // Throws IngestError where the source breaks: unplugged, cut off, silent for silence_s.
+  // Throws IngestError where the source breaks: unplugged, cut off, silent for silence_s, or over
+  // though it is live.
   virtual void run(CaptureListener* listener) = 0;
   // Makes run() return within 100 ms. From any thread.
   virtual void stop() = 0;

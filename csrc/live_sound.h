@@ -15,8 +15,9 @@ namespace refavs {
 // clock of `at_s`. A sound card's clock runs at its own rate, so the distance between where a frame
 // belongs and where it falls is steered to zero by resampling a little faster or slower (a
 // proportional and an integral part, settled in two minutes; up to kLargestDrift). Only a distance
-// over kJump_s is a hole, which is missing, or sound that comes twice, which is left out. In the
-// first kSettling_s of a source, whose clock is still being read, it is one from kFirstJump_s on.
+// over kJump_s is a hole, which is missing, or sound that comes twice, which is left out; and once,
+// after the first kSettling_s of a source or a format, when its clock has been read, one over
+// kFirstJump_s.
 //
 // Not thread-safe, but for drift_ppm(), overlap_samples() and error_s().
 class LiveSound {

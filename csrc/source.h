@@ -60,6 +60,13 @@ class Source {
   // As typed, without secrets.
   const std::string& path() const { return address_.shown; }
   const SourceInfo& info() const { return info_; }
+  // Whether the container tells when a picture was taken. Where it does not (Motion JPEG), FFmpeg
+  // counts 25 a second.
+  bool tells_time() const;
+  // Whether it has an end that was there before it was opened: a file, also one behind a URL.
+  bool is_recording() const;
+  // Whether it gives more at a time than one sees at a time: a recording, HLS, what is generated.
+  bool comes_in_advance() const;
   // The stream in use, or null. Not to be touched after close().
   const AVStream* video() const { return video_; }
   const AVStream* audio() const { return audio_; }
@@ -84,6 +91,7 @@ class Source {
  private:
   void open(const Options& options);
   void find_streams(Wanted wanted);
+  AVStream* announced_sound() const;
   void describe();
   void find_orientation();
   void find_origin(const AVStream* first_video);
