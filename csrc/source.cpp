@@ -125,7 +125,8 @@ int Source::interrupted(void* source) {
   const Source& self = *static_cast<const Source*>(source);
   const bool stopped =
       self.stopped_.load() || (self.stopped_elsewhere_ && self.stopped_elsewhere_->load());
-  return stopped || self.is_over() ? 1 : 0;
+  if (self.is_over()) self.gave_up_ = true;
+  return stopped || self.gave_up_ ? 1 : 0;
 }
 
 int Source::open_part(AVFormatContext* context, AVIOContext** opened, const char* url, int flags,
@@ -236,12 +237,14 @@ bool Source::tells_time() const {
 
 bool Source::is_recording() const {
   if (address_.kind == AddressKind::kFile || address_.kind == AddressKind::kGenerated) return true;
-  return is_of_web(address_) && info_.duration_s;
+  if (!is_of_web(address_)) return false;
+  // A server tells the length of a file, and none of what is live.
+  return info_.duration_s || (!is_hls() && tells_time() && avio_size(input_->pb) > 0);
 }
 
-bool Source::comes_in_advance() const {
-  return is_recording() || input_->iformat->name == std::string("hls");
-}
+bool Source::is_hls() const { return input_->iformat->name == std::string("hls"); }
+
+bool Source::comes_in_advance() const { return is_recording() || is_hls(); }
 
 void Source::close() {
   video_ = nullptr;
@@ -282,7 +285,8 @@ int Source::read(AVPacket* packet) {
   for (;;) {
     if (stopped_.load()) return AVERROR_EXIT;
     const int status = av_read_frame(input_.get(), packet);
-    if (status < 0 && is_over())
+    // A demuxer gives what it still holds first, and the error later.
+    if (status < 0 && (gave_up_ || is_over()))
       throw IngestError(path() + ": sends nothing; check the device or the network");
     waiting_ = status == AVERROR(EAGAIN);
     if (status < 0) return status;

@@ -91,6 +91,7 @@ class Source {
  private:
   void open(const Options& options);
   void find_streams(Wanted wanted);
+  bool is_hls() const;
   AVStream* announced_sound() const;
   void describe();
   void find_orientation();
@@ -106,8 +107,9 @@ class Source {
   const std::atomic<bool>* stopped_elsewhere_ = nullptr;
   decltype(AVFormatContext::io_open) open_default_ = nullptr;
   std::atomic<bool> stopped_{false};
-  std::atomic<int64_t> deadline_us_{0};  // of av_gettime_relative(); 0: none
-  bool waiting_ = false;                 // the last read() found nothing yet
+  std::atomic<int64_t> deadline_us_{0};       // of av_gettime_relative(); 0: none
+  mutable std::atomic<bool> gave_up_{false};  // FFmpeg was interrupted after the deadline
+  bool waiting_ = false;                      // the last read() found nothing yet
   InputPtr input_;
   AVStream* video_ = nullptr;
   AVStream* audio_ = nullptr;
