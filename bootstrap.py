@@ -39,6 +39,11 @@ MEDIA = (
     "xvfb",
     "chromium",
     "chromium-driver",
+    "gstreamer1.0-tools",
+    "gstreamer1.0-plugins-base",
+    "gstreamer1.0-plugins-good",
+    "gir1.2-gst-rtsp-server-1.0",
+    "python3-gi",
 )
 """Debian packages of pictures and recordings, and the programs that tests compare with."""
 

@@ -46,6 +46,11 @@ constexpr Scheme kSchemes[] = {
 constexpr const char* kSecretKeys[] = {"password", "passwd", "pass",       "pwd",  "token", "key",
                                        "secret",   "auth",   "passphrase", "user", "sig"};
 
+// Parts of the names of properties, likewise.
+constexpr const char* kSecretProperties[] = {"passw",      "passphrase", "pwd",     "-pw",
+                                             "secret",     "token",      "user-id", "proxy-id",
+                                             "access-key", "auth"};
+
 bool starts_with(const std::string& text, const std::string& beginning) {
   return text.compare(0, beginning.size(), beginning) == 0;
 }
@@ -198,10 +203,43 @@ Address network(const std::string& typed, const Scheme& scheme) {
   return address;
 }
 
+// "user-pw=x", "user-pw = \"x y\"" and the like without x.
+std::string without_secret_properties(std::string text) {
+  const auto blank = [&](size_t i) { return std::isspace(static_cast<unsigned char>(text[i])); };
+  const auto named = [&](size_t i) {
+    return std::isalnum(static_cast<unsigned char>(text[i])) || text[i] == '-' || text[i] == '_';
+  };
+  for (size_t equals = text.find('='); equals != std::string::npos;
+       equals = text.find('=', equals + 1)) {
+    size_t end = equals;
+    while (end > 0 && blank(end - 1)) --end;
+    size_t begin = end;
+    while (begin > 0 && named(begin - 1)) --begin;
+    const std::string key = lower(text.substr(begin, end - begin));
+    if (std::none_of(std::begin(kSecretProperties), std::end(kSecretProperties),
+                     [&](const char* part) { return key.find(part) != std::string::npos; }))
+      continue;
+    size_t value = equals + 1;
+    while (value < text.size() && blank(value)) ++value;
+    if (text.compare(value, 3, "***") == 0) continue;  // of a URL
+    size_t after = value;
+    if (after < text.size() && (text[after] == '"' || text[after] == '\'')) {
+      const char quote = text[after++];
+      while (after < text.size() && text[after] != quote) after += text[after] == '\\' ? 2 : 1;
+      after = std::min(after + 1, text.size());
+    } else {
+      while (after < text.size() && !blank(after)) after += text[after] == '\\' ? 2 : 1;
+      after = std::min(after, text.size());
+    }
+    text.replace(value, after - value, "***");
+  }
+  return text;
+}
+
 std::string known_schemes() {
   std::string names;
   for (const Scheme& scheme : kSchemes) names += std::string(scheme.name) + "://, ";
-  return names + "screen:, lavfi:, a device or a file";
+  return names + "screen:, lavfi:, gst:, a device or a file";
 }
 
 }  // namespace
@@ -227,6 +265,15 @@ Address parse_address(const std::string& typed, Medium medium) {
     address.url = typed.substr(6);
     address.demuxer = "lavfi";
     address.shown = typed;
+    return address;
+  }
+  if (starts_with(typed, "gst:")) {
+    address.kind = AddressKind::kPipeline;
+    address.url = typed.substr(4);
+    address.shown = without_secrets(typed);
+    if (address.url.find_first_not_of(" \t\n") == std::string::npos)
+      throw IngestError("gst: names no pipeline; write it as for gst-launch-1.0, as in " +
+                        std::string("\"gst:v4l2src device=/dev/video0\""));
     return address;
   }
   const std::string scheme = scheme_of(typed);
@@ -284,7 +331,7 @@ std::string without_secrets(const std::string& text) {
     const size_t end = std::min(shown.find_first_of("&# \"'", equals), shown.size());
     shown.replace(equals + 1, end - equals - 1, "***");
   }
-  return shown;
+  return without_secret_properties(shown);
 }
 
 bool may_open_part(const Address& address, const std::string& url) {

@@ -12,6 +12,7 @@ enum class AddressKind {
   kDevice,     // a camera, a microphone, a screen
   kNetwork,    // a stream behind a URL
   kGenerated,  // lavfi: FFmpeg's own test sources
+  kPipeline,   // of GStreamer
 };
 
 // What the address was typed for: a number is a camera for pictures and a sound card for sound.
@@ -33,6 +34,7 @@ struct Address {
 //   screen::0.0+100,50?size=640x360    an X11 screen, or a part of it (rate= too)
 //   rtsp: rtmp: srt: udp: tcp: http:   a stream
 //   lavfi:GRAPH                        FFmpeg's test sources
+//   gst:PIPELINE                       what gst-launch-1.0 takes, see GstPipeline
 //   anything else                      a file
 //
 // Throws IngestError for what is none of them.
@@ -41,7 +43,8 @@ Address parse_address(const std::string& typed, Medium medium);
 // A file, whatever its name looks like.
 Address file_address(const std::string& path);
 
-// The text with users, passwords and keys of URLs in it replaced by ***.
+// The text with users, passwords and keys replaced by ***: those of URLs in it, and those that are
+// properties of GStreamer's elements (user-pw=...).
 std::string without_secrets(const std::string& text);
 
 // Whether a stream that was opened at `address` may open `url` for a part of itself (a segment of a

@@ -22,6 +22,10 @@ constexpr double kOpen_s = 15.0;
 constexpr int64_t kPoll_us = 2000;     // between two questions to a device that has nothing yet
 constexpr int64_t kSlice_us = 50'000;  // between two looks at stop() while sleeping
 constexpr int64_t kBehind_us = 500'000;
+constexpr int64_t kGap_us = 1'000'000;    // of timestamps: something is missing
+constexpr int64_t kJump_us = 10'000'000;  // they begin anew
+constexpr int64_t kInstant_us = 2000;     // a packet that takes no longer to read was there already
+constexpr int64_t kBacklog_us = 500'000;
 constexpr int kReadErrorsOnEnd = 50;
 
 std::string microseconds(double seconds) { return std::to_string(std::llround(seconds * 1e6)); }
@@ -39,10 +43,13 @@ std::string sizes_text(const std::vector<CameraMode>& modes) {
 Source::Options low_delay(const Address& address, const CaptureOptions& options) {
   Source::Options list;
   if (address.kind == AddressKind::kNetwork) {
-    list = {{"fflags", "nobuffer"},
-            {"analyzeduration", "1000000"},
+    // What is read to find out about the streams is kept ("nobuffer" would throw it away, and with
+    // it the key frame that decoding begins at).
+    list = {{"analyzeduration", "1000000"},
             {"probesize", "1000000"},
             {"max_delay", microseconds(options.latency_s)}};
+    // The last segment but one: while the last is played, the next comes.
+    if (address.protocols.find("http") == 0) list.emplace_back("live_start_index", "-2");
     if (address.demuxer == "rtsp") list.emplace_back("rtsp_transport", "tcp");
     if (address.protocols == "srt") list.emplace_back("latency", microseconds(options.latency_s));
     if (address.protocols == "udp") list.emplace_back("overrun_nonfatal", "1");
@@ -69,17 +76,19 @@ Patience patience(const Address& address, const CaptureOptions& options) {
   return {std::max(kOpen_s, options.silence_s), options.silence_s};
 }
 
+constexpr double kNoTime = std::numeric_limits<double>::quiet_NaN();
+
 double seconds(int64_t pts, AVRational base) {
-  return pts == AV_NOPTS_VALUE ? std::numeric_limits<double>::quiet_NaN()
-                               : static_cast<double>(pts) * av_q2d(base);
+  return pts == AV_NOPTS_VALUE ? kNoTime : static_cast<double>(pts) * av_q2d(base);
 }
 
 }  // namespace
 
 AvCapture::AvCapture(const Address& address, Wanted wanted, const CaptureOptions& options,
                      const std::atomic<bool>& stopped)
-    : paced_(address.kind == AddressKind::kFile || address.kind == AddressKind::kGenerated),
-      source_(address, wanted, low_delay(address, options), patience(address, options), &stopped),
+    : source_(address, wanted, low_delay(address, options), patience(address, options), &stopped),
+      paced_(source_.comes_in_advance()),
+      timeless_(!paced_ && !source_.tells_time()),
       hardware_(options.hwaccel) {
   if (source_.video()) {
     video_codec_ = source_.new_decoder(*source_.video(), decoder_threads(options.decode_threads));
@@ -121,56 +130,107 @@ void AvCapture::stop() {
 }
 
 void AvCapture::read(CaptureListener* listener) {
-  int errors_on_end = 0;
-  while (!stopped_) {
+  if (!paced_) read_backlog(listener);
+  while (PacketPtr packet = next_packet(listener)) {
+    pace(*packet, base_of(*packet));
+    arrived(*packet, listener);
+    use(std::move(packet), listener);
+  }
+  if (stopped_) return;
+  if (audio_codec_) decode_sound(nullptr, listener);
+  if (!source_.is_recording()) throw IngestError(source_.path() + ": the other side has closed it");
+}
+
+// What has come while the source was being opened: its last packet has just come, and tells where
+// the others belong.
+void AvCapture::read_backlog(CaptureListener* listener) {
+  std::vector<PacketPtr> packets;
+  const int64_t until_us = av_gettime_relative() + kBacklog_us;
+  for (int64_t began_us = 0, now_us = 0; now_us < until_us && now_us - began_us < kInstant_us;
+       now_us = av_gettime_relative()) {
+    began_us = av_gettime_relative();
+    PacketPtr packet = next_packet(listener);
+    if (!packet) break;
+    arrived(*packet, listener);
+    packets.push_back(std::move(packet));
+  }
+  date_first_picture(&packets);
+  for (PacketPtr& packet : packets) use(std::move(packet), listener);
+}
+
+// RTSP tells no time for the picture that comes before its clocks are known. It belongs before the
+// next.
+void AvCapture::date_first_picture(std::vector<PacketPtr>* packets) const {
+  const auto picture = [this](const PacketPtr& packet) { return is_picture(*packet); };
+  const auto first = std::find_if(packets->begin(), packets->end(), picture);
+  if (first == packets->end() || (*first)->pts != AV_NOPTS_VALUE) return;
+  const auto next = std::find_if(first + 1, packets->end(), picture);
+  if (next != packets->end() && (*next)->pts != AV_NOPTS_VALUE) (*first)->pts = (*next)->pts - 1;
+}
+
+// Null: the end.
+PacketPtr AvCapture::next_packet(CaptureListener* listener) {
+  for (int errors_on_end = 0; !stopped_;) {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (error_) return nullptr;
+    }
     PacketPtr packet = new_packet();
     const int status = source_.read(packet.get());
     if (status == AVERROR(EAGAIN)) {
       av_usleep(kPoll_us);
       continue;
     }
-    if (status == AVERROR_EXIT || status == AVERROR_EOF) break;
-    if (status < 0) {
-      listener->corrupt(1, 0);
-      if (++errors_on_end >= kReadErrorsOnEnd || status == AVERROR(ENODEV) ||
-          status == AVERROR(EIO))
-        throw IngestError(source_.path() + ": broke off (" + ffmpeg_message(status) + ")");
-      continue;
-    }
-    errors_on_end = 0;
-    const bool picture = source_.video() && packet->stream_index == source_.video()->index;
-    const AVRational base = (picture ? source_.video() : source_.audio())->time_base;
-    if (packet->flags & AV_PKT_FLAG_CORRUPT) listener->corrupt(picture ? 1 : 0, picture ? 0 : 1);
-    pace(*packet, base);
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      if (error_) return;
-    }
-    listener->arrived(seconds(packet->pts != AV_NOPTS_VALUE ? packet->pts : packet->dts, base));
-    if (!picture) {
-      decode_sound(packet.get(), listener);
-    } else if (!queue_picture(std::move(packet))) {
-      listener->late(1);
-    }
+    if (status == AVERROR_EXIT || status == AVERROR_EOF) return nullptr;
+    if (status >= 0) return packet;
+    listener->corrupt(1, 0);
+    if (++errors_on_end >= kReadErrorsOnEnd || status == AVERROR(ENODEV) || status == AVERROR(EIO))
+      throw IngestError(source_.path() + ": broke off (" + ffmpeg_message(status) + ")");
   }
-  if (audio_codec_ && !stopped_) decode_sound(nullptr, listener);
+  return nullptr;
 }
 
-// Waits until the packet of a paced source is due. What was late shifts all that follows.
+bool AvCapture::is_picture(const AVPacket& packet) const {
+  return source_.video() && packet.stream_index == source_.video()->index;
+}
+
+AVRational AvCapture::base_of(const AVPacket& packet) const {
+  return (is_picture(packet) ? source_.video() : source_.audio())->time_base;
+}
+
+void AvCapture::arrived(const AVPacket& packet, CaptureListener* listener) const {
+  const int64_t stamp = packet.pts != AV_NOPTS_VALUE ? packet.pts : packet.dts;
+  listener->arrived(timeless_ ? kNoTime : seconds(stamp, base_of(packet)));
+}
+
+void AvCapture::use(PacketPtr packet, CaptureListener* listener) {
+  const bool picture = is_picture(*packet);
+  if (packet->flags & AV_PKT_FLAG_CORRUPT) listener->corrupt(picture ? 1 : 0, picture ? 0 : 1);
+  if (!picture) {
+    decode_sound(packet.get(), listener);
+  } else if (!queue_picture(std::move(packet))) {
+    listener->late(1);
+  }
+}
+
+// Waits until the packet of a paced source is due. What was late shifts all that follows; where
+// part of it is missing then, the time is made up for.
 void AvCapture::pace(const AVPacket& packet, AVRational base) {
   if (!paced_) return;
   const int64_t stamp = packet.dts != AV_NOPTS_VALUE ? packet.dts : packet.pts;
   if (stamp == AV_NOPTS_VALUE) return;
   const int64_t time_us = av_rescale_q(stamp, base, {1, 1'000'000});
   const int64_t now_us = av_gettime_relative();
-  const int64_t due_us = first_us_ == AV_NOPTS_VALUE ? now_us : began_us_ + (time_us - first_us_);
-  const bool jumped = due_us - now_us > 10'000'000 || now_us - due_us > kBehind_us;
-  if (first_us_ == AV_NOPTS_VALUE || jumped) {
-    first_us_ = time_us;
-    began_us_ = now_us;
+  const int64_t ahead_us = newest_us_ == AV_NOPTS_VALUE ? 0 : time_us - newest_us_;
+  if (newest_us_ == AV_NOPTS_VALUE || std::abs(ahead_us) > kJump_us) {
+    newest_us_ = time_us;
+    shift_us_ = first_shift_us_ = now_us - time_us;
     return;
   }
-  sleep_until(due_us);
+  newest_us_ = std::max(newest_us_, time_us);
+  if (ahead_us > kGap_us) shift_us_ = std::max(first_shift_us_, now_us - time_us);
+  if (now_us - (time_us + shift_us_) > kBehind_us) shift_us_ = now_us - time_us;
+  sleep_until(time_us + shift_us_);
 }
 
 void AvCapture::sleep_until(int64_t time_us) {
@@ -209,7 +269,7 @@ void AvCapture::decode_pictures(CaptureListener* listener) {
       int64_t errors = 0;
       decode(video_codec_.get(), packet.get(), &errors, [&](FramePtr frame) {
         if (is_damaged(*frame)) ++errors;
-        const double pts_s = seconds(frame->best_effort_timestamp, base);
+        const double pts_s = timeless_ ? kNoTime : seconds(frame->best_effort_timestamp, base);
         listener->picture(hardware_.fetch(std::move(frame)), pts_s);
         return !stopped_;
       });
@@ -229,12 +289,6 @@ void AvCapture::decode_sound(const AVPacket* packet, CaptureListener* listener) 
     return !stopped_;
   });
   if (errors > 0) listener->corrupt(0, errors);
-}
-
-std::unique_ptr<Capture> open_capture(const Address& address, Wanted wanted,
-                                      const CaptureOptions& options,
-                                      const std::atomic<bool>& stopped) {
-  return std::make_unique<AvCapture>(address, wanted, options, stopped);
 }
 
 }  // namespace refavs

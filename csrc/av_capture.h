@@ -6,13 +6,15 @@
 #include <deque>
 #include <exception>
 #include <mutex>
+#include <vector>
 
 #include "capture.h"
 #include "hwaccel.h"
 
 namespace refavs {
 
-// Sources that FFmpeg gives as fast as they are read (files, lavfi) are paced by their timestamps.
+// Sources that FFmpeg gives as fast as they are read (files, lavfi, HLS) are paced by their
+// timestamps.
 // Pictures are decoded in a thread beside the reader; where it falls behind by kPackets, packets
 // are skipped up to the next key frame.
 class AvCapture : public Capture {
@@ -29,22 +31,31 @@ class AvCapture : public Capture {
   static constexpr size_t kPackets = 64;
 
   void read(CaptureListener* listener);
+  void read_backlog(CaptureListener* listener);
+  void date_first_picture(std::vector<PacketPtr>* packets) const;
+  PacketPtr next_packet(CaptureListener* listener);
+  bool is_picture(const AVPacket& packet) const;
+  AVRational base_of(const AVPacket& packet) const;
+  void arrived(const AVPacket& packet, CaptureListener* listener) const;
+  void use(PacketPtr packet, CaptureListener* listener);
   void pace(const AVPacket& packet, AVRational base);
   void sleep_until(int64_t time_us);
   bool queue_picture(PacketPtr packet);
   void decode_pictures(CaptureListener* listener);
   void decode_sound(const AVPacket* packet, CaptureListener* listener);
 
-  const bool paced_;
   Source source_;
+  const bool paced_;
+  const bool timeless_;  // pictures are as old as their packets
   CodecPtr video_codec_;
   CodecPtr audio_codec_;
   HardwareDecoder hardware_;
   std::atomic<bool> stopped_{false};
 
   // Of the reading thread.
-  int64_t began_us_ = 0;  // when time first_us_ of the source was due
-  int64_t first_us_ = AV_NOPTS_VALUE;
+  int64_t newest_us_ = AV_NOPTS_VALUE;  // time of the source
+  int64_t shift_us_ = 0;                // from there to when it is due
+  int64_t first_shift_us_ = 0;          // the same before anything was late
   bool skipping_ = false;
 
   std::mutex mutex_;  // pictures_, ended_, error_

@@ -40,14 +40,15 @@ class Capture {
   virtual ~Capture() = default;
   virtual const SourceInfo& info() const = 0;
   // Reads until the source ends or stop() is called; then returns, with no thread of its own left.
-  // Throws IngestError where the source breaks: unplugged, cut off, silent for silence_s.
+  // Throws IngestError where the source breaks: unplugged, cut off, silent for silence_s, or over
+  // though it is live.
   virtual void run(CaptureListener* listener) = 0;
   // Makes run() return within 100 ms. From any thread.
   virtual void stop() = 0;
 };
 
-// Opens an address with FFmpeg. Where `stopped` becomes true, the attempt ends
-// within 100 ms. Throws IngestError.
+// Opens an address with FFmpeg, or a pipeline with GStreamer. Where `stopped` becomes true, the
+// attempt ends within 100 ms. Throws IngestError.
 std::unique_ptr<Capture> open_capture(const Address& address, Wanted wanted,
                                       const CaptureOptions& options,
                                       const std::atomic<bool>& stopped);

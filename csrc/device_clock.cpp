@@ -25,9 +25,18 @@ bool DeviceClock::observe(double pts_s, double now_s) {
   }
   const double offset = now_s - pts_s;
   const double above = offset - offset_at(pts_s);
+  if (above < -kEarly_s || (above > kLate_s && pts_s < newest_pts_s_ - kBack_s)) {
+    if (std::abs(offset - stray_offset_s_) > kEarly_s) strays_ = 0;
+    stray_offset_s_ = offset;
+    if (++strays_ < kStrays) return false;
+    begin(pts_s, now_s);
+    return true;
+  }
+  strays_ = 0;
+  newest_pts_s_ = std::max(newest_pts_s_, pts_s);
   if (above <= kLate_s) late_since_s_ = -1.0;
   if (above > kLate_s && late_since_s_ < 0.0) late_since_s_ = now_s;
-  if (above < -kEarly_s || (late_since_s_ >= 0.0 && now_s - late_since_s_ > kLatePatience_s)) {
+  if (late_since_s_ >= 0.0 && now_s - late_since_s_ > kLatePatience_s) {
     begin(pts_s, now_s);
     return true;
   }
@@ -48,13 +57,14 @@ bool DeviceClock::observe(double pts_s, double now_s) {
 
 void DeviceClock::begin(double pts_s, double now_s) {
   started_ = true;
-  reference_s_ = second_began_s_ = pts_s;
+  reference_s_ = second_began_s_ = newest_pts_s_ = pts_s;
   offset_s_ = now_s - pts_s;
   slope_ = 0.0;
   minima_.clear();
   present_ = {pts_s, offset_s_};
   late_since_s_ = -1.0;
   steps_ = 0;
+  strays_ = 0;
 }
 
 void DeviceClock::fit() {

@@ -14,16 +14,18 @@ namespace refavs {
 // line along these minima is the offset: its slope is the drift of the source's clock (quartz: up
 // to some 100 ppm), fitted once there are kSecondsToFit of them.
 //
-// A source whose packets all come more than kLate_s behind, or one more than kEarly_s ahead of what
-// the line says, has jumped: it was restarted, paused, or its timestamps are broken. The clock then
-// begins anew. Smaller lasting steps (a longer way through the network) are followed within
-// seconds.
+// A source has jumped whose packets come more than kEarly_s ahead of what the line says, or go back
+// by more than kBack_s, kStrays of them on end: it was restarted, or its timestamps are broken. So
+// has one whose packets all come more than kLate_s behind for a while. The clock then begins anew.
+// Smaller lasting steps (a longer way through the network) are followed within seconds.
 //
 // Thread-safe.
 class DeviceClock {
  public:
   static constexpr double kEarly_s = 0.5;
   static constexpr double kLate_s = 1.0;
+  static constexpr double kBack_s = 3.0;  // more than packets of one source are out of order
+  static constexpr int kStrays = 3;
   static constexpr int kSecondsToFit = 10;
 
   // A packet with this time came at now_s. True: the source's clock has jumped.
@@ -56,6 +58,9 @@ class DeviceClock {
   double second_began_s_ = 0.0;
   double late_since_s_ = -1.0;  // arrival of the first of the packets that are too late
   int steps_ = 0;               // seconds on end that lie above the line
+  double newest_pts_s_ = 0.0;   // of the packets that lie on the line
+  int strays_ = 0;              // packets on end that have jumped
+  double stray_offset_s_ = 0.0;
 };
 
 }  // namespace refavs

@@ -10,10 +10,6 @@
 namespace refavs {
 namespace {
 
-bool can_end(AddressKind kind) {
-  return kind == AddressKind::kFile || kind == AddressKind::kGenerated;
-}
-
 std::string tenths(double seconds) {
   char text[32];
   std::snprintf(text, sizeof text, "%.1f s", seconds);
@@ -69,7 +65,7 @@ void LiveFeed::supervise() {
   for (bool first = true; !stopped_; first = false) {
     std::string reason;
     try {
-      reason = run_once(first);
+      run_once(first);
     } catch (const IngestError& lost) {
       reason = lost.what();
       if (state_ == State::kOpening) {
@@ -100,16 +96,18 @@ void LiveFeed::supervise() {
   }
 }
 
-// Opens the source and reads it. Returns why it is lost; empty: it has ended.
-std::string LiveFeed::run_once(bool first) {
+// Opens the source and reads it to its end. Throws IngestError where it is lost.
+void LiveFeed::run_once(bool first) {
   heard_ = false;
   std::unique_ptr<Capture> opened = open_capture(address_, wanted_, options_, stopped_);
   clock_.reset();
+  by_arrival_ = false;
+  jumped_at_s_ = -kUnsteady_s;
   if (!first) target_.restarted();
   Capture* capture = opened.get();
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    if (stopped_) return "";
+    if (stopped_) return;
     info_ = capture->info();
     capture_ = std::move(opened);
     if (!first) ++counters_.reconnects;
@@ -124,7 +122,6 @@ std::string LiveFeed::run_once(bool first) {
     }
   } closer{this};
   capture->run(this);
-  return can_end(address_.kind) ? "" : address_.shown + ": the other side has closed it";
 }
 
 // False: the feed is stopped.
@@ -141,7 +138,7 @@ void LiveFeed::enter(State state) {
 
 double LiveFeed::at(double pts_s) const {
   const double now = now_();
-  return std::isfinite(pts_s) ? std::min(clock_.map(pts_s), now) : now;
+  return std::isfinite(pts_s) && !by_arrival_ ? std::min(clock_.map(pts_s), now) : now;
 }
 
 void LiveFeed::arrived(double pts_s) {
@@ -154,8 +151,14 @@ void LiveFeed::arrived(double pts_s) {
       enter(State::kOpen);
     }
   }
-  if (!clock_.observe(pts_s, now)) return;
-  notices_->add(now, address_.shown + ": its timestamps have jumped; going on by the clock here");
+  if (by_arrival_ || !clock_.observe(pts_s, now)) return;
+  by_arrival_ = now - jumped_at_s_ < kUnsteady_s;
+  jumped_at_s_ = now;
+  target_.restarted();
+  notices_->add(now, address_.shown + (by_arrival_ ? ": its timestamps do not keep time; going by "
+                                                     "when it arrives"
+                                                   : ": its timestamps have jumped; going on by "
+                                                     "the clock here"));
   std::lock_guard<std::mutex> lock(mutex_);
   ++counters_.clock_jumps;
 }

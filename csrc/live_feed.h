@@ -28,17 +28,19 @@ struct FeedCounters {
 };
 
 // The first attempt to open the source decides: if it fails, so has the feed. Later ones are
-// repeated, after kFirstPause_s and then twice as long up to kLongestPause_s, for ever. A file
-// and generated pictures that come to their end have ended.
+// repeated, after kFirstPause_s and then twice as long up to kLongestPause_s, for ever. What is not
+// live and comes to its end has ended.
 class LiveFeed : private CaptureListener {
  public:
   enum class State { kOpening, kOpen, kLost, kEnded, kFailed };
 
   static constexpr double kFirstPause_s = 0.25;
   static constexpr double kLongestPause_s = 8.0;
+  // Timestamps that jump twice within it are not gone by any more.
+  static constexpr double kUnsteady_s = 10.0;
 
   // Called on the feed's threads, with the time on the stream's clock, which is never later than
-  // now. restarted(): what comes next is of a newly opened source.
+  // now. restarted(): what comes next is of a newly opened source, or of one that has jumped.
   struct Target {
     std::function<void(FramePtr frame, double at_s)> picture;
     std::function<void(const AVFrame& frame, double at_s)> sound;
@@ -74,7 +76,7 @@ class LiveFeed : private CaptureListener {
   void late(int64_t pictures) override;
 
   void supervise();
-  std::string run_once(bool first);
+  void run_once(bool first);
   bool pause(double seconds);
   void enter(State state);
   double at(double pts_s) const;
@@ -87,6 +89,7 @@ class LiveFeed : private CaptureListener {
   Notices* const notices_;
 
   DeviceClock clock_;
+  std::atomic<bool> by_arrival_{false};  // the source's own times are worth nothing
   std::atomic<State> state_{State::kOpening};
   std::atomic<bool> stopped_{false};
 
@@ -94,6 +97,7 @@ class LiveFeed : private CaptureListener {
   double lost_at_s_ = 0.0;
   bool heard_ = false;  // something has come since it was opened
   double heard_at_s_ = 0.0;
+  double jumped_at_s_ = 0.0;
 
   mutable std::mutex mutex_;  // those below
   std::condition_variable woken_;

@@ -129,7 +129,7 @@ class LiveIngest {
   mutable std::mutex mutex_;  // those below
   std::condition_variable changed_;
   std::optional<Captured> newest_;
-  double last_at_s_ = -1.0;
+  double last_at_s_ = -1e9;
   bool closed_ = false;
   LiveCounters counters_;
 

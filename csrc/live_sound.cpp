@@ -20,19 +20,25 @@ void LiveSound::push(const AVFrame& frame, double at_s) {
   if (SoundFormat::of(frame) != input_) {
     input_ = SoundFormat::of(frame);
     swr_.reset();
+    heard_s_ = 0.0;
   }
   const double duration_s = double(frame.nb_samples) / input_.rate_hz;
   double error_s = at_s - next_s();
   int64_t skip = 0;
-  if (!started_ || std::abs(error_s) > kJump_s) {
+  const bool settles = heard_s_ < kSettling_s && heard_s_ + duration_s >= kSettling_s;
+  heard_s_ += duration_s;
+  const bool jumps = !started_ || std::abs(error_s) > kJump_s;
+  if (jumps || (settles && std::abs(error_s_) > kFirstJump_s)) {
+    if (!jumps) error_s = error_s_;  // single frames jitter
     if (error_s >= 0.0) {
-      skip_to(at_s);
+      skip_to(next_s() + error_s);
     } else {
       skip = std::min<int64_t>(std::llround(-error_s * input_.rate_hz), frame.nb_samples);
       if (started_) overlap_ += skip * kSampleRateHz / input_.rate_hz;
     }
     error_s = 0.0;
     error_s_ = 0.0;
+    if (settles) integral_ = 0.0;  // it was no drift
     if (skip == frame.nb_samples) return;
     started_ = true;
   }
@@ -47,6 +53,7 @@ void LiveSound::push(const AVFrame& frame, double at_s) {
 }
 
 void LiveSound::restart() {
+  heard_s_ = 0.0;
   integral_ = 0.0;
   steering_ = error_s_ = 0.0;
   swr_.reset();

@@ -15,12 +15,16 @@ namespace refavs {
 // clock of `at_s`. A sound card's clock runs at its own rate, so the distance between where a frame
 // belongs and where it falls is steered to zero by resampling a little faster or slower (a
 // proportional and an integral part, settled in two minutes; up to kLargestDrift). Only a distance
-// over kJump_s is a hole, which is missing, or sound that comes twice, which is left out.
+// over kJump_s is a hole, which is missing, or sound that comes twice, which is left out; and once,
+// after the first kSettling_s of a source or a format, when its clock has been read, one over
+// kFirstJump_s.
 //
 // Not thread-safe, but for drift_ppm(), overlap_samples() and error_s().
 class LiveSound {
  public:
   static constexpr double kJump_s = 0.05;
+  static constexpr double kFirstJump_s = 0.01;
+  static constexpr double kSettling_s = 2.0;
   static constexpr double kLargestDrift = 2e-3;
 
   explicit LiveSound(MelTrack* track) : track_(track) {}
@@ -48,6 +52,7 @@ class LiveSound {
   SoundFormat input_;
   int64_t position_ = 0;  // samples written to the grid
   bool started_ = false;
+  double heard_s_ = 0.0;  // of this source
   double integral_ = 0.0;
   std::atomic<double> error_s_{0.0};
   std::atomic<double> steering_{0.0};  // share by which more samples are made

@@ -52,6 +52,12 @@ std::string why_not(const Address& address, int status, bool is_late) {
          "); check the address, try `ffprobe` on it";
 }
 
+bool ends_with(const std::string& text, const std::string& end) {
+  return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
+}
+
+bool is_of_web(const Address& address) { return address.protocols.find("http") == 0; }
+
 bool is_text_format(const AVInputFormat& format) { return std::strcmp(format.name, "tty") == 0; }
 
 // FFmpeg's calls block, so they ask this often; a device is asked in turns instead.
@@ -119,8 +125,8 @@ int Source::interrupted(void* source) {
   const Source& self = *static_cast<const Source*>(source);
   const bool stopped =
       self.stopped_.load() || (self.stopped_elsewhere_ && self.stopped_elsewhere_->load());
-  if (self.is_over()) self.was_over_ = true;
-  return stopped || self.was_over_.load() ? 1 : 0;
+  if (self.is_over()) self.gave_up_ = true;
+  return stopped || self.gave_up_ ? 1 : 0;
 }
 
 int Source::open_part(AVFormatContext* context, AVIOContext** opened, const char* url, int flags,
@@ -146,8 +152,10 @@ void Source::find_streams(Wanted wanted) {
   const int best = wanted == Wanted::kPicture
                        ? -1
                        : av_find_best_stream(input_.get(), AVMEDIA_TYPE_AUDIO, -1, -1, nullptr, 0);
-  if (best >= 0) {
-    audio_ = input_->streams[best];
+  if (best >= 0) audio_ = input_->streams[best];
+  if (wanted != Wanted::kPicture && !audio_ && address_.kind == AddressKind::kNetwork)
+    audio_ = announced_sound();
+  if (audio_) {
     if (!avcodec_find_decoder(audio_->codecpar->codec_id)) {
       info_.notes.push_back("the sound of " + path() + " is in a codec (" +
                             avcodec_get_name(audio_->codecpar->codec_id) +
@@ -161,6 +169,16 @@ void Source::find_streams(Wanted wanted) {
     if (stream != video_ && stream != audio_) stream->discard = AVDISCARD_ALL;
   }
   describe();
+}
+
+// Sound that a live source has told of, and that has not begun yet.
+AVStream* Source::announced_sound() const {
+  for (unsigned i = 0; i < input_->nb_streams; ++i) {
+    const AVCodecParameters& told = *input_->streams[i]->codecpar;
+    if (told.codec_type == AVMEDIA_TYPE_AUDIO && told.codec_id != AV_CODEC_ID_NONE)
+      return input_->streams[i];
+  }
+  return nullptr;
 }
 
 // The same streams count for the origin whatever the use, so that all readers of a file agree.
@@ -211,6 +229,23 @@ void Source::describe() {
   find_orientation();
 }
 
+bool Source::tells_time() const {
+  const std::string name = input_->iformat->name;
+  return (input_->iformat->flags & AVFMT_NOTIMESTAMPS) == 0 && name != "mpjpeg" &&
+         !ends_with(name, "_pipe");
+}
+
+bool Source::is_recording() const {
+  if (address_.kind == AddressKind::kFile || address_.kind == AddressKind::kGenerated) return true;
+  if (!is_of_web(address_)) return false;
+  // A server tells the length of a file, and none of what is live.
+  return info_.duration_s || (!is_hls() && tells_time() && avio_size(input_->pb) > 0);
+}
+
+bool Source::is_hls() const { return input_->iformat->name == std::string("hls"); }
+
+bool Source::comes_in_advance() const { return is_recording() || is_hls(); }
+
 void Source::close() {
   video_ = nullptr;
   audio_ = nullptr;
@@ -250,7 +285,8 @@ int Source::read(AVPacket* packet) {
   for (;;) {
     if (stopped_.load()) return AVERROR_EXIT;
     const int status = av_read_frame(input_.get(), packet);
-    if (status < 0 && (was_over_ || is_over()))
+    // A demuxer gives what it still holds first, and the error later.
+    if (status < 0 && (gave_up_ || is_over()))
       throw IngestError(path() + ": sends nothing; check the device or the network");
     waiting_ = status == AVERROR(EAGAIN);
     if (status < 0) return status;

@@ -54,6 +54,13 @@ class Source {
   // As typed, without secrets.
   const std::string& path() const { return address_.shown; }
   const SourceInfo& info() const { return info_; }
+  // Whether the container tells when a picture was taken. Where it does not (Motion JPEG), FFmpeg
+  // counts 25 a second.
+  bool tells_time() const;
+  // Whether it has an end that was there before it was opened: a file, also one behind a URL.
+  bool is_recording() const;
+  // Whether it gives more at a time than one sees at a time: a recording, HLS, what is generated.
+  bool comes_in_advance() const;
   // The stream in use, or null. Not to be touched after close().
   const AVStream* video() const { return video_; }
   const AVStream* audio() const { return audio_; }
@@ -78,6 +85,8 @@ class Source {
  private:
   void open(const Options& options);
   void find_streams(Wanted wanted);
+  bool is_hls() const;
+  AVStream* announced_sound() const;
   void describe();
   void find_orientation();
   void find_origin(const AVStream* first_video);
@@ -92,11 +101,9 @@ class Source {
   const std::atomic<bool>* stopped_elsewhere_ = nullptr;
   decltype(AVFormatContext::io_open) open_default_ = nullptr;
   std::atomic<bool> stopped_{false};
-  std::atomic<int64_t> deadline_us_{0};  // of av_gettime_relative(); 0: none
-  // A call of FFmpeg was interrupted at its deadline: what it says of that later is not to be
-  // trusted.
-  mutable std::atomic<bool> was_over_{false};
-  bool waiting_ = false;  // the last read() found nothing yet
+  std::atomic<int64_t> deadline_us_{0};       // of av_gettime_relative(); 0: none
+  mutable std::atomic<bool> gave_up_{false};  // FFmpeg was interrupted after the deadline
+  bool waiting_ = false;                      // the last read() found nothing yet
   InputPtr input_;
   AVStream* video_ = nullptr;
   AVStream* audio_ = nullptr;

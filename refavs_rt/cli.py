@@ -203,13 +203,13 @@ def _parser() -> argparse.ArgumentParser:
         "--camera",
         metavar="ADDRESS",
         help="a live source, always its newest frame: 0 (a camera), rtsp://... rtmp://... srt://... http://..., "
-        "screen::0, lavfi:GRAPH, or a file at its own pace",
+        "screen::0, gst:PIPELINE (GStreamer), lavfi:GRAPH, or a file at its own pace",
     )
     stream.add_argument(
         "--mic",
         default="auto",
         metavar="ADDRESS",
-        help="the sound of --camera: default, pulse:NAME, alsa:NAME, 0 (a sound card), a stream, a file, none "
+        help="the sound of --camera: default, pulse:NAME, alsa:NAME, 0 (a sound card), a stream, gst:PIPELINE, a file, none "
         "(default: the camera's own, else the default microphone)",
     )
     stream.add_argument(

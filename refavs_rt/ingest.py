@@ -120,7 +120,9 @@ def open_live(
 
     Addresses: `0` or `/dev/video0` (a V4L2 camera; as `mic`, an ALSA card), `rtsp://` `rtmp://` `srt://` `udp://` `tcp://`
     `http://` (a stream), `screen::0.0+X,Y?size=WxH&rate=N` (X11), `lavfi:GRAPH` (FFmpeg's test sources),
-    `default`, `pulse:NAME`, `alsa:NAME` (a microphone), or a file. What FFmpeg would give faster than real time is paced.
+    `gst:PIPELINE` (what gst-launch-1.0 takes, where GStreamer is installed; for pictures and sound of one pipeline end its
+    branches in `appsink name=picture` and `appsink name=sound`), `default`, `pulse:NAME`, `alsa:NAME` (a microphone), or a
+    file. What FFmpeg would give faster than real time is paced.
 
     Args:
         camera: an address with pictures.

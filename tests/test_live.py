@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
-import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +18,6 @@ from numpy.typing import NDArray
 
 from refavs_rt.ingest import (
     DeviceClock,
-    Frame,
     IngestError,
     LiveIngest,
     SoundTrack,
@@ -32,21 +27,22 @@ from refavs_rt.ingest import (
 )
 
 from .clips import ffmpeg
-from .live_servers import free_port, played_tone, served, sound_server, x_server
+from .live_devices import free_port, played_tone, served, sound_server, x_server
+from .live_sources import (
+    BEEP,
+    FLASH,
+    WINDOW,
+    frames_until,
+    loudest_hz,
+    needs,
+    skew_s,
+    sounds_throughout,
+    threads,
+)
 
 pytestmark = pytest.mark.media
 PICTURE, TONE = "testsrc2=size=320x180:rate=25[out0]", "sine=440:sample_rate=44100[out1]"
 CLIP = "lavfi:" + PICTURE + ";" + TONE
-FLASH = "color=black:size=64x64:rate=25,geq=lum='255*lt(mod(T,1),0.039)':cb=128:cr=128"
-"""White for the first frame of each second."""
-BEEP = "aevalsrc='0.5*sin(2*PI*1000*t)*lt(mod(t,1),0.1)':sample_rate=48000"
-WINDOW = 15_600
-
-
-def needs(program: str) -> pytest.MarkDecorator:
-    """Skip where a program of the tests is not installed, unless all must be."""
-    absent = shutil.which(program) is None and not os.environ.get("REFAVS_REQUIRE_MEDIA")
-    return pytest.mark.skipif(absent, reason=f"{program} is not installed")
 
 
 # The clock of a source
@@ -169,39 +165,6 @@ def test_a_live_source_is_paced_and_has_its_sound() -> None:
     assert loudest_hz(last) == pytest.approx(440, abs=1.5)
 
 
-def sound_of(frame: Frame) -> NDArray[np.float32]:
-    assert frame.samples is not None
-    return frame.samples
-
-
-def loudest_hz(frame: Frame) -> float:
-    return float(np.abs(np.fft.rfft(sound_of(frame) * np.hanning(WINDOW))).argmax() * 16_000 / WINDOW)
-
-
-def sounds_throughout(frame: Frame) -> bool:
-    return bool(np.abs(sound_of(frame)).reshape(-1, 1_560).max(axis=1).min() > 0.01)
-
-
-def skew_s(frames: list[Frame]) -> float:
-    """The mean of (beep begins - flash begins), over the flashes with a whole beep in a later window."""
-    flashes = [
-        frame.pts_s
-        for before, frame in itertools.pairwise(frames)
-        if frame.image.mean() > 128 > before.image.mean()
-    ]
-    skews = []
-    for flash in flashes:
-        later = next((f for f in frames if f.audio_end_s and flash + 0.3 < f.audio_end_s < flash + 0.7), None)
-        if later is None or later.audio_missing_samples:
-            continue
-        begins = later.audio_end_s - WINDOW / 16_000
-        loud = np.abs(later.samples) > 0.1
-        loud[: max(0, int((flash - 0.25 - begins) * 16_000))] = False
-        skews.append(begins + loud.argmax() / 16_000 - flash)
-    assert len(skews) >= 2
-    return float(np.mean(skews))
-
-
 def test_flash_and_beep_of_a_paced_file_coincide(tmp_path: Path) -> None:
     path = tmp_path / "flash.mkv"
     ffmpeg(
@@ -273,17 +236,6 @@ def opened(port: int, **options: object) -> LiveIngest:
             time.sleep(0.1)
 
 
-def frames_until(source: LiveIngest, done: Callable[[Frame | None], bool], limit_s: float) -> list[Frame]:
-    until, frames = time.monotonic() + limit_s, []
-    while time.monotonic() < until:
-        frame = source.read(timeout_s=0.1)
-        if frame is not None:
-            frames.append(frame)
-        if done(frame):
-            return frames
-    raise AssertionError(f"not within {limit_s} s; {source.counters}, {source.take_notices()}")
-
-
 def test_a_server_that_is_killed_and_started_again_is_gone_on_with() -> None:
     port = free_port()
     with served(port) as server, opened(port) as source:
@@ -330,10 +282,6 @@ def test_garbage_in_the_middle_is_counted_and_survived(tmp_path: Path) -> None:
     assert len(frames) > 40
 
 
-def threads() -> int:
-    return len(os.listdir("/proc/self/task"))
-
-
 @pytest.mark.parametrize("state", ["open", "lost"])
 def test_closing_is_fast_and_leaves_nothing(state: str) -> None:
     port, before = free_port(), threads()
@@ -342,9 +290,7 @@ def test_closing_is_fast_and_leaves_nothing(state: str) -> None:
         next(source)
         if state == "lost":
             server.kill()
-            frames_until(
-                source, lambda _: any("sends nothing" in text for _, text in source.take_notices()), 5
-            )
+            frames_until(source, lambda _: any("lost" in text for _, text in source.take_notices()), 5)
         began = time.monotonic()
         source.close()
         assert time.monotonic() - began < 1.0

@@ -19,8 +19,8 @@ from selenium.webdriver.common.keys import Keys
 
 from refavs_rt.demo import DEMO, Demo
 
-from .live_servers import free_port
-from .test_live import needs
+from .live_devices import free_port
+from .live_sources import needs
 
 pytestmark = [pytest.mark.media, needs("chromium"), needs("chromedriver")]
 FLAGS: tuple[str, ...] = (

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.soak import Sample, complaints, plot, rss_slope, run
 
-from .test_live import needs
+from .live_sources import needs
 
 CALM = Sample(
     at_s=1.0,
