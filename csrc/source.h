@@ -99,7 +99,9 @@ class Source {
   decltype(AVFormatContext::io_open) open_default_ = nullptr;
   std::atomic<bool> stopped_{false};
   std::atomic<int64_t> deadline_us_{0};  // of av_gettime_relative(); 0: none
-  bool waiting_ = false;                 // the last read() found nothing yet
+  // FFmpeg was told that the patience has ended: it may give what it has left before its error.
+  std::atomic<bool> gave_up_{false};
+  bool waiting_ = false;  // the last read() found nothing yet
   InputPtr input_;
   AVStream* video_ = nullptr;
   AVStream* audio_ = nullptr;

@@ -11,8 +11,6 @@
 #include <cmath>
 #include <stdexcept>
 
-#include "ffmpeg.h"
-
 namespace refavs {
 namespace {
 
@@ -25,8 +23,8 @@ void check(int status, const char* what) {
 
 class Muxer {
  public:
-  Muxer() {
-    check(avformat_alloc_output_context2(&context_, nullptr, "mpegts", nullptr), "muxer");
+  explicit Muxer(const char* format) {
+    check(avformat_alloc_output_context2(&context_, nullptr, format, nullptr), "muxer");
     check(avio_open_dyn_buf(&context_->pb), "buffer");
   }
   ~Muxer() {
@@ -55,6 +53,15 @@ class Muxer {
       check(av_interleaved_write_frame(context_, packet.get()), "packet");
     }
   }
+
+  AVStream* add(const AVCodecParameters& parameters, AVRational time_base) {
+    AVStream* stream = avformat_new_stream(context_, nullptr);
+    if (!stream) throw std::bad_alloc();
+    check(avcodec_parameters_copy(stream->codecpar, &parameters), "parameters");
+    stream->time_base = time_base;
+    return stream;
+  }
+  void write(AVPacket* packet) { check(av_write_frame(context_, packet), "packet"); }
 
   std::string finish() {
     check(av_write_trailer(context_), "trailer");
@@ -100,10 +107,11 @@ CodecPtr sound_encoder() {
   return encoder;
 }
 
-sockaddr_in loopback(int port) {
+sockaddr_in loopback(const std::string& host, int port) {
   sockaddr_in address = {};
   address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  if (inet_pton(AF_INET, host.c_str(), &address.sin_addr) != 1)
+    throw std::runtime_error(host + " is no address");
   address.sin_port = htons(static_cast<uint16_t>(port));
   return address;
 }
@@ -116,11 +124,11 @@ int port_of(int listener) {
   return ntohs(bound.sin_port);
 }
 
-int listen_on(int port) {
+int listen_on(const std::string& host, int port) {
   const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   const int yes = 1;
   setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-  const sockaddr_in address = loopback(port);
+  const sockaddr_in address = loopback(host, port);
   if (bind(listener, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
       listen(listener, 8) != 0)
     throw std::runtime_error("the server cannot listen");
@@ -130,7 +138,7 @@ int listen_on(int port) {
 }  // namespace
 
 std::string transport_stream(double seconds, bool sound) {
-  Muxer muxer;
+  Muxer muxer("mpegts");
   const CodecPtr pictures = picture_encoder();
   const CodecPtr sounds = sound ? sound_encoder() : nullptr;
   AVStream* picture_stream = muxer.add(*pictures);
@@ -175,8 +183,48 @@ std::string transport_stream(double seconds, bool sound) {
   return muxer.finish();
 }
 
-Server::Server(std::string bytes, double seconds, Then then, int port)
-    : bytes_(std::move(bytes)), seconds_(seconds), then_(then), listener_(listen_on(port)) {
+std::string nut_file(AVRational time_base, const std::vector<FilePacket>& packets) {
+  Muxer muxer("nut");
+  const std::unique_ptr<AVCodecParameters, void (*)(AVCodecParameters*)> parameters(
+      avcodec_parameters_alloc(), [](AVCodecParameters* p) { avcodec_parameters_free(&p); });
+  parameters->codec_type = AVMEDIA_TYPE_VIDEO;
+  parameters->codec_id = AV_CODEC_ID_RAWVIDEO;
+  parameters->codec_tag = MKTAG('Y', '8', '0', '0');
+  parameters->format = AV_PIX_FMT_GRAY8;
+  parameters->width = parameters->height = 16;
+  AVStream* pictures = muxer.add(*parameters, time_base);
+  parameters->codec_type = AVMEDIA_TYPE_AUDIO;
+  parameters->codec_id = AV_CODEC_ID_PCM_S16LE;
+  parameters->codec_tag = 0;
+  parameters->format = AV_SAMPLE_FMT_S16;
+  parameters->width = parameters->height = 0;
+  parameters->sample_rate = 16000;
+#if REFAVS_CHANNEL_LAYOUT
+  av_channel_layout_default(&parameters->ch_layout, 1);
+#else
+  parameters->channels = 1;
+#endif
+  AVStream* sounds = muxer.add(*parameters, time_base);
+  muxer.begin();
+  for (const FilePacket& one : packets) {
+    const AVStream& stream = one.samples ? *sounds : *pictures;
+    PacketPtr packet = new_packet();
+    check(av_new_packet(packet.get(), one.samples ? 2 * one.samples : 256), "packet");
+    std::fill_n(packet->data, packet->size, uint8_t(64));
+    packet->stream_index = stream.index;
+    packet->pts = packet->dts = av_rescale_q(one.pts, time_base, stream.time_base);
+    packet->flags |= AV_PKT_FLAG_KEY;
+    muxer.write(packet.get());
+  }
+  return muxer.finish();
+}
+
+Server::Server(std::string bytes, double seconds, Then then, int port, const std::string& host)
+    : bytes_(std::move(bytes)),
+      host_(host),
+      seconds_(seconds),
+      then_(then),
+      listener_(listen_on(host, port)) {
   port_ = port_of(listener_);
   if (pipe(wake_) != 0) throw std::runtime_error("no pipe");
   thread_ = std::thread(&Server::run, this);
@@ -190,7 +238,7 @@ Server::~Server() {
 }
 
 std::string Server::url(const std::string& scheme) const {
-  return scheme + "://127.0.0.1:" + std::to_string(port_);
+  return scheme + "://" + host_ + ":" + std::to_string(port_);
 }
 
 // Whether the descriptor became ready; false also where the server has to end.
@@ -204,9 +252,12 @@ void Server::run() {
     const int viewer = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (viewer < 0) continue;
     ++viewers_;
-    serve(viewer);
-    close(viewer);
+    serving_.emplace_back([this, viewer] {
+      serve(viewer);
+      close(viewer);
+    });
   }
+  for (std::thread& thread : serving_) thread.join();
 }
 
 void Server::serve(int viewer) {
@@ -237,7 +288,7 @@ void Server::serve(int viewer) {
 }
 
 int free_port() {
-  const int listener = listen_on(0);
+  const int listener = listen_on("127.0.0.1", 0);
   const int port = port_of(listener);
   close(listener);
   return port;

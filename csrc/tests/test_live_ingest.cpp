@@ -1,11 +1,10 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <future>
 
 #include "error.h"
+#include "files.h"
 #include "live_ingest.h"
 #include "streams.h"
 #include "waiting.h"
@@ -42,23 +41,23 @@ void expect_to_close_promptly(LiveIngest* live) {
 // While it lives, the default microphone is a device of ALSA that gives silence.
 class SilentMicrophone {
  public:
-  SilentMicrophone() : path_(std::filesystem::temp_directory_path() / "refavs_tests_asound.conf") {
-    std::ofstream(path_) << "pcm.silence { type null }\n"
-                            "pcm.!default {\n"
-                            "  type file slave.pcm silence\n"
-                            "  file \"/dev/null\" infile \"/dev/zero\" format raw\n"
-                            "}\n";
-    setenv("ALSA_CONFIG_PATH", path_.c_str(), 1);
+  SilentMicrophone() {
+    const std::string path = folder_.write("asound.conf",
+                                           "pcm.silence { type null }\n"
+                                           "pcm.!default {\n"
+                                           "  type file slave.pcm silence\n"
+                                           "  file \"/dev/null\" infile \"/dev/zero\" format raw\n"
+                                           "}\n");
+    setenv("ALSA_CONFIG_PATH", path.c_str(), 1);
     setenv("PULSE_SERVER", "unix:/nowhere/at/all", 1);
   }
   ~SilentMicrophone() {
     unsetenv("ALSA_CONFIG_PATH");
     unsetenv("PULSE_SERVER");
-    std::filesystem::remove(path_);
   }
 
  private:
-  std::filesystem::path path_;
+  const Folder folder_;
 };
 
 TEST(LiveIngest, FramesComeWithTheirSound) {
