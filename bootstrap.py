@@ -44,8 +44,9 @@ MEDIA = (
     "gstreamer1.0-plugins-good",
     "gir1.2-gst-rtsp-server-1.0",
     "python3-gi",
+    "libgtest-dev",
 )
-"""Debian packages of pictures and recordings, and the programs that tests compare with."""
+"""Debian packages of pictures and recordings, the programs that tests compare with, and what csrc's own tests are built on."""
 
 INTERPRETERS = ("python3", "python3.13", "python3.12", "python3.11", "python3.14", "python3.10")
 """Where to look for a Python, in order of preference."""
@@ -294,8 +295,8 @@ def _broken(what: str) -> NoReturn:
 
 
 def _sources() -> bytes:
-    """The bytes of all that the extension is built from."""
-    files = [ROOT / "CMakeLists.txt", *sorted(path for path in (ROOT / "csrc").rglob("*") if path.is_file())]
+    """The bytes of all that the extension is built from; csrc/tests/ is no part of it."""
+    files = [ROOT / "CMakeLists.txt", *sorted(path for path in (ROOT / "csrc").glob("*") if path.is_file())]
     return b"\0".join(
         str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() for path in files if path.exists()
     )

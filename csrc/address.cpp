@@ -98,18 +98,23 @@ bool is_local(const sockaddr& address) {
       return (ip >> (32 - bits)) == (net >> (32 - bits));
     };
     return in(0x00000000, 8) || in(0x0a000000, 8) || in(0x64400000, 10) || in(0x7f000000, 8) ||
-           in(0xa9fe0000, 16) || in(0xac100000, 12) || in(0xc0a80000, 16) || ip >= 0xe0000000;
+           in(0xa9fe0000, 16) || in(0xac100000, 12) || in(0xc0000000, 24) || in(0xc0a80000, 16) ||
+           in(0xc6120000, 15) || ip >= 0xe0000000;
   }
   if (address.sa_family != AF_INET6) return true;
   const in6_addr& ip = reinterpret_cast<const sockaddr_in6&>(address).sin6_addr;
-  if (IN6_IS_ADDR_V4MAPPED(&ip)) {
-    sockaddr_in mapped = {};
-    mapped.sin_family = AF_INET;
-    std::memcpy(&mapped.sin_addr, &ip.s6_addr[12], 4);
-    return is_local(reinterpret_cast<const sockaddr&>(mapped));
+  // Mapped addresses, NAT64 and 6to4 lead to the IPv4 address within.
+  constexpr uint8_t kNat64[12] = {0, 0x64, 0xff, 0x9b};
+  const bool is_6to4 = ip.s6_addr[0] == 0x20 && ip.s6_addr[1] == 0x02;
+  if (IN6_IS_ADDR_V4MAPPED(&ip) || std::memcmp(ip.s6_addr, kNat64, 12) == 0 || is_6to4) {
+    sockaddr_in within = {};
+    within.sin_family = AF_INET;
+    std::memcpy(&within.sin_addr, &ip.s6_addr[is_6to4 ? 2 : 12], 4);
+    return is_local(reinterpret_cast<const sockaddr&>(within));
   }
   return IN6_IS_ADDR_LOOPBACK(&ip) || IN6_IS_ADDR_UNSPECIFIED(&ip) || IN6_IS_ADDR_LINKLOCAL(&ip) ||
-         IN6_IS_ADDR_MULTICAST(&ip) || (ip.s6_addr[0] & 0xfe) == 0xfc;
+         IN6_IS_ADDR_SITELOCAL(&ip) || IN6_IS_ADDR_V4COMPAT(&ip) || IN6_IS_ADDR_MULTICAST(&ip) ||
+         (ip.s6_addr[0] & 0xfe) == 0xfc;
 }
 
 bool resolves_to_local(const std::string& host) {
@@ -301,26 +306,20 @@ std::string without_secrets(const std::string& text) {
     const size_t begin = text.find("://", at);
     if (begin == std::string::npos) break;
     const size_t authority = begin + 3;
-    const size_t end = std::min(text.find_first_of("/?# \"'", authority), text.size());
-    // A password may hold anything but what ends it, so the last @ of the authority counts; and one
-    // with a slash in it that was not written as %2F still has its @ before the next blank.
-    size_t user_end = text.rfind('@', end == text.size() ? std::string::npos : end);
-    if (user_end == std::string::npos || user_end < authority || user_end > end) {
-      const size_t blank = std::min(text.find_first_of(" \"'?", authority), text.size());
-      user_end = text.rfind('@', blank == text.size() ? std::string::npos : blank);
-      if (user_end != std::string::npos && (user_end < authority || user_end > blank))
-        user_end = std::string::npos;
-    }
+    // A password may hold anything, escaped or not, so all is hidden up to the last @ before what
+    // ends the URL.
+    const size_t end = std::min(text.find_first_of(" \"'", authority), text.size());
+    const size_t user_end = text.substr(0, end).rfind('@');
     shown += text.substr(at, authority - at);
     at = authority;
-    if (user_end == std::string::npos) continue;
+    if (user_end == std::string::npos || user_end < authority) continue;
     shown += "***";
     at = user_end;
   }
   shown += text.substr(at);
 
-  for (size_t mark = shown.find_first_of("?&"); mark != std::string::npos;
-       mark = shown.find_first_of("?&", mark + 1)) {
+  for (size_t mark = shown.find_first_of("?&#"); mark != std::string::npos;
+       mark = shown.find_first_of("?&#", mark + 1)) {
     const size_t equals = shown.find('=', mark);
     if (equals == std::string::npos) break;
     const std::string key = lower(shown.substr(mark + 1, equals - mark - 1));
@@ -335,13 +334,14 @@ std::string without_secrets(const std::string& text) {
 }
 
 bool may_open_part(const Address& address, const std::string& url) {
-  if (address.kind != AddressKind::kNetwork) return true;
-  // Protocols upon protocols ("crypto+http://...", "crypto:http://...") are looked at by their end.
-  const size_t last = url.rfind("://");
-  if (last == std::string::npos) return false;
-  size_t begin = last;
-  while (begin > 0 && std::isalnum(static_cast<unsigned char>(url[begin - 1]))) --begin;
-  const std::string host = host_of(url.substr(begin));
+  if (address.kind != AddressKind::kNetwork || url == address.url) return true;
+  // An encrypted part is a protocol upon another: "crypto+http://...", "crypto:http://...".
+  size_t begin = 0;
+  while (url.compare(begin, 7, "crypto+") == 0 || url.compare(begin, 7, "crypto:") == 0) begin += 7;
+  const std::string part = url.substr(begin);
+  // FFmpeg reads "http:HOST/..." and "http:/HOST/..." too, where the first :// is no host's.
+  if (scheme_of(part).empty()) return false;
+  const std::string host = host_of(part);
   return !host.empty() && (host == host_of(address.url) || !resolves_to_local(host));
 }
 

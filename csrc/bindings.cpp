@@ -90,6 +90,12 @@ void check_size(int size) {
     throw py::value_error("size must be 1 to 4096, not " + std::to_string(size));
 }
 
+// NaN, and what cannot be counted in samples, are refused too.
+void check_offset(double audio_offset_s) {
+  if (!(std::abs(audio_offset_s) <= 3600.0))
+    throw py::value_error("audio_offset_s must be -3600 to 3600 seconds");
+}
+
 // A caller's float32 [3, S, S] that a tensor may be written to: a numpy array, or what gives its
 // memory by DLPack.
 py::array tensor_target(const py::object& out, int size) {
@@ -198,6 +204,7 @@ std::unique_ptr<Ingest> open_ingest(const std::string& source, bool is_file, int
   if (max_frames && *max_frames < 1) throw py::value_error("max_frames must be at least 1");
   if (duration_s && !(*duration_s > 0.0)) throw py::value_error("duration_s must be positive");
   if (decode_threads < 0) throw py::value_error("decode_threads must not be negative");
+  check_offset(audio_offset_s);
   IngestOptions options;
   options.size = size;
   options.normalization = normalization(mean, std);
@@ -325,6 +332,7 @@ std::unique_ptr<LiveIngest> open_live(
   if (max_frames && *max_frames < 1) throw py::value_error("max_frames must be at least 1");
   if (duration_s && !(*duration_s > 0.0)) throw py::value_error("duration_s must be positive");
   if (decode_threads < 0) throw py::value_error("decode_threads must not be negative");
+  check_offset(audio_offset_s);
   if (!(latency_s >= 0.0 && latency_s <= 10.0))
     throw py::value_error("latency_s must be 0 to 10 seconds");
   if (!(silence_s >= 0.5 && silence_s <= 3600.0))
@@ -349,9 +357,13 @@ std::unique_ptr<LiveIngest> open_live(
 
 // None: nothing came within the timeout.
 std::optional<PyFrame> read_live(LiveIngest& live, std::optional<double> timeout_s) {
-  const auto until = std::chrono::steady_clock::now() +
-                     std::chrono::duration_cast<std::chrono::steady_clock::duration>(
-                         std::chrono::duration<double>(timeout_s.value_or(0.0)));
+  constexpr double kLongest_s = 1e6;
+  if (timeout_s && std::isnan(*timeout_s))
+    throw py::value_error("timeout_s must be a number of seconds");
+  const auto until =
+      std::chrono::steady_clock::now() +
+      std::chrono::duration_cast<std::chrono::steady_clock::duration>(
+          std::chrono::duration<double>(std::clamp(timeout_s.value_or(0.0), 0.0, kLongest_s)));
   Frame frame;
   LiveIngest::Status status = LiveIngest::Status::kTimeout;
   wait_for([&] {

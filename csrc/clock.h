@@ -1,6 +1,7 @@
 // One clock for sound and picture: seconds since the earliest of the streams in use begins.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "ffmpeg.h"
@@ -11,23 +12,29 @@ namespace refavs {
 // hop must not fall before it by a rounding of doubles.
 class SourceClock {
  public:
+  // 35,000 years. Times of broken files that lie further off are taken for this far, which all
+  // that is computed from them has room for.
+  static constexpr int64_t kFarthest_s = int64_t(1) << 40;
+
   SourceClock() = default;
   // The clock reads 0 at `origin_pts * origin_base` seconds of the container.
   SourceClock(int64_t origin_pts, AVRational origin_base)
       : origin_pts_(origin_pts), origin_base_(origin_base) {}
 
   double seconds(int64_t pts, AVRational base) const {
-    return static_cast<double>(numerator(pts, base)) / static_cast<double>(denominator(base));
+    const double seconds =
+        static_cast<double>(numerator(pts, base)) / static_cast<double>(denominator(base));
+    return std::clamp(seconds, -double(kFarthest_s), double(kFarthest_s));
   }
 
   // The last tick of a grid with `rate` ticks a second at or before `pts`.
   int64_t floor_ticks(int64_t pts, AVRational base, int64_t rate) const {
-    return floor_div(numerator(pts, base) * rate, denominator(base));
+    return ticks(pts, base, rate, 0);
   }
 
   // The tick nearest to `pts`.
   int64_t round_ticks(int64_t pts, AVRational base, int64_t rate) const {
-    return floor_div(2 * numerator(pts, base) * rate + denominator(base), 2 * denominator(base));
+    return ticks(pts, base, rate, denominator(base));
   }
 
  private:
@@ -39,9 +46,20 @@ class SourceClock {
   }
   Wide denominator(AVRational base) const { return Wide(base.den) * origin_base_.den; }
 
-  static int64_t floor_div(Wide a, Wide b) {
+  // `half`: of a tick, in halves of the denominator. Whole seconds are kept apart because their
+  // numerator times a rate may need more than 128 bits.
+  int64_t ticks(int64_t pts, AVRational base, int64_t rate, Wide half) const {
+    const Wide n = numerator(pts, base), d = denominator(base);
+    const Wide seconds = floor_div(n, d);
+    if (seconds >= kFarthest_s) return kFarthest_s * rate;
+    if (seconds < -kFarthest_s) return -kFarthest_s * rate;
+    const Wide rest = n - seconds * d;
+    return static_cast<int64_t>(seconds * rate + (2 * rest * rate + half) / (2 * d));
+  }
+
+  static Wide floor_div(Wide a, Wide b) {
     const Wide quotient = a / b;
-    return static_cast<int64_t>(a % b < 0 ? quotient - 1 : quotient);
+    return a % b < 0 ? quotient - 1 : quotient;
   }
 
   int64_t origin_pts_ = 0;

@@ -268,7 +268,8 @@ void Ingest::decode_audio() {
   Resampler resampler(
       kSampleRateHz, 1, source_.clock(),
       [this](const float* const* channels, int64_t count) { mel_.add(channels[0], count); },
-      [this](int64_t begin, int64_t end) { mel_.add_missing(begin, end); });
+      [this](int64_t begin, int64_t end) { mel_.add_missing(begin, end); },
+      [this](int64_t count) { mel_.add_silence(count); });
   try {
     PacketPtr packet;
     do {

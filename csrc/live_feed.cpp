@@ -68,7 +68,7 @@ void LiveFeed::supervise() {
       run_once(first);
     } catch (const IngestError& lost) {
       reason = lost.what();
-      if (state_ == State::kOpening) {
+      if (state_ == State::kOpening && !stopped_) {
         std::lock_guard<std::mutex> lock(mutex_);
         error_ = std::current_exception();
       }

@@ -32,6 +32,7 @@ LiveIngest::LiveIngest(const std::string& camera, const LiveOptions& options)
   if (own_sound) {
     default_microphones_ = {"pulse:default", "alsa:default"};
   } else if (options.microphone != "none") {
+    listen_to_microphone(true);
     microphone_ = open_feed(parse_address(options.microphone, Medium::kSound), Wanted::kSound);
   }
   camera_ = open_feed(camera_address_, own_sound ? Wanted::kPictureAndSound : Wanted::kPicture);
@@ -42,9 +43,13 @@ LiveIngest::~LiveIngest() { close(); }
 std::unique_ptr<LiveFeed> LiveIngest::open_feed(const Address& address, Wanted wanted) {
   LiveFeed::Target target;
   target.picture = [this](FramePtr frame, double at_s) { took_picture(std::move(frame), at_s); };
-  target.sound = [this](const AVFrame& frame, double at_s) { took_sound(frame, at_s); };
-  target.restarted = [this, wanted] {
-    if (wanted != Wanted::kPicture) sound_.restart();
+  const bool microphone = wanted == Wanted::kSound;
+  target.sound = [this, microphone](const AVFrame& frame, double at_s) {
+    took_sound(microphone, frame, at_s);
+  };
+  target.restarted = [this, microphone] {
+    std::lock_guard<std::mutex> lock(sound_mutex_);
+    if (microphone == from_microphone_) sound_.restart();
   };
   target.changed = [this] { changed(); };
   return std::make_unique<LiveFeed>(
@@ -126,9 +131,11 @@ bool LiveIngest::microphone_settled() {
   if (microphone_ && microphone_->state() != LiveFeed::State::kFailed)
     return is_settled(microphone_->state());
   if (default_microphones_.empty()) {
-    if (!std::exchange(said_no_sound_, true))
+    if (!std::exchange(said_no_sound_, true)) {
+      listen_to_microphone(false);
       notices_.add(now_s(), "no sound: " + path() + " has none and no microphone opens; name one " +
                                 "with --mic, or say --mic none");
+    }
     return true;
   }
   std::lock_guard<std::mutex> lock(feeds_mutex_);
@@ -139,6 +146,7 @@ bool LiveIngest::microphone_settled() {
   }
   const Address address = parse_address(default_microphones_.front(), Medium::kSound);
   default_microphones_.erase(default_microphones_.begin());
+  listen_to_microphone(true);
   microphone_ = open_feed(address, Wanted::kSound);
   return false;
 }
@@ -155,9 +163,18 @@ void LiveIngest::took_picture(FramePtr frame, double at_s) {
   changed_.notify_all();
 }
 
-void LiveIngest::took_sound(const AVFrame& frame, double at_s) {
+// A camera without sound may come back with some while a microphone is in use.
+void LiveIngest::took_sound(bool from_microphone, const AVFrame& frame, double at_s) {
+  std::lock_guard<std::mutex> lock(sound_mutex_);
+  if (from_microphone != from_microphone_) return;
   sound_.push(frame, at_s);
   sound_came_s_ = now_s();
+}
+
+void LiveIngest::listen_to_microphone(bool microphone) {
+  std::lock_guard<std::mutex> lock(sound_mutex_);
+  from_microphone_ = microphone;
+  sound_.restart();
 }
 
 int64_t LiveIngest::hop_of(const Captured& captured) const {

@@ -100,7 +100,8 @@ class LiveIngest {
 
   std::unique_ptr<LiveFeed> open_feed(const Address& address, Wanted wanted);
   void took_picture(FramePtr frame, double at_s);
-  void took_sound(const AVFrame& frame, double at_s);
+  void took_sound(bool from_microphone, const AVFrame& frame, double at_s);
+  void listen_to_microphone(bool microphone);
   bool microphone_settled();
   int64_t hop_of(const Captured& captured) const;
   bool wait_for_sound(const Captured& captured, std::chrono::steady_clock::time_point until);
@@ -113,7 +114,9 @@ class LiveIngest {
   const Address camera_address_;
   Notices notices_;
   MelTrack mel_;
+  std::mutex sound_mutex_;  // the two below
   LiveSound sound_;
+  bool from_microphone_ = false;  // the camera's sound, if it has any, is left out
   std::atomic<double> sound_came_s_{-1e9};
   std::atomic<int> width_{0};
   std::atomic<int> height_{0};

@@ -33,7 +33,9 @@ void LiveSound::push(const AVFrame& frame, double at_s) {
     if (error_s >= 0.0) {
       skip_to(next_s() + error_s);
     } else {
-      skip = std::min<int64_t>(std::llround(-error_s * input_.rate_hz), frame.nb_samples);
+      // A broken timestamp may lie further back than samples can be counted.
+      skip = -error_s < duration_s ? std::llround(-error_s * input_.rate_hz) : frame.nb_samples;
+      skip = std::min<int64_t>(skip, frame.nb_samples);
       if (started_) overlap_ += skip * kSampleRateHz / input_.rate_hz;
     }
     error_s = 0.0;

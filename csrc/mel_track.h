@@ -33,8 +33,10 @@ class MelTrack {
   // The track's writer: samples of the grid in order from 0.
   void add(const float* samples, int64_t count);
   void add_missing(int64_t begin, int64_t end);
-  // The next sample will be number `to`; those before it are missing. However far it is, this takes
-  // no longer than a second of sound.
+  // Zeros that add_missing() tells of. However many they are, this takes no more time and memory
+  // than two seconds of sound.
+  void add_silence(int64_t count);
+  // The next sample will be number `to`; those before it are silence, and missing.
   void jump(int64_t to);
   // No more samples: later ones are missing.
   void finish();
@@ -50,20 +52,33 @@ class MelTrack {
   int64_t missing_samples() const;
 
  private:
-  void trim();
-
   struct Range {
     int64_t begin, end;
   };
+  // Sound without a long silence in it. In a long silence lies the end of one part, and the next
+  // begins, each with a window of it; between them there is nothing to keep.
+  struct Part {
+    int64_t first = 0;            // frame first + i covers samples from 160 (first + i) - 15,600
+    std::deque<MelFrame> frames;  // the last ones are still to come where they need more samples
+    std::deque<float> kept;       // the samples up to `end` that a window may still hold
+    int64_t end = 0;
 
-  mutable std::mutex mutex_;
-  std::condition_variable changed_;
-  StreamingLogMel stream_;  // of the adding thread
+    int64_t kept_from() const { return end - static_cast<int64_t>(kept.size()); }
+    void forget_before(int64_t hop);
+  };
+
+  Part begin_part(int64_t end, int64_t silence);
+  void append(const float* samples, int64_t count);
+  void trim();
+
+  // Of the adding thread.
+  StreamingLogMel stream_;
   std::vector<MelFrame> fresh_;
-  std::deque<MelFrame> frames_;  // frame first_ + i covers samples from 160 (first_ + i) - 15,600
-  int64_t first_ = 0;
-  std::deque<float> kept_;  // the samples up to samples_ that a window may still hold
-  int64_t samples_ = 0;     // those that came, from 0
+  int64_t samples_ = 0;  // so far
+
+  mutable std::mutex mutex_;  // those below
+  std::condition_variable changed_;
+  std::deque<Part> parts_;  // never empty; the last one grows
   int64_t hop_ = 0;         // of the window last taken
   std::deque<Range> missing_;
   int64_t missing_samples_ = 0;

@@ -11,7 +11,7 @@ bool PacketRouter::push(std::deque<PacketPtr>* queue, PacketPtr packet) {
   changed_.wait(lock, [&] { return stopped_ || has_room(); });
   if (stopped_) return false;
   if (queue == &video_ && video_dropped_) return true;
-  bytes_ += static_cast<size_t>(packet->size);
+  bytes_ += bytes(*packet);
   queue->push_back(std::move(packet));
   changed_.notify_all();
   return true;
@@ -32,7 +32,7 @@ void PacketRouter::finish() {
 void PacketRouter::drop_video() {
   std::lock_guard<std::mutex> lock(mutex_);
   video_dropped_ = true;
-  for (const PacketPtr& packet : video_) bytes_ -= static_cast<size_t>(packet->size);
+  for (const PacketPtr& packet : video_) bytes_ -= bytes(*packet);
   video_.clear();
   changed_.notify_all();
 }
@@ -56,7 +56,7 @@ PacketPtr PacketRouter::take(std::deque<PacketPtr>* queue) {
   if (stopped_ || queue->empty()) return nullptr;
   PacketPtr packet = std::move(queue->front());
   queue->pop_front();
-  bytes_ -= static_cast<size_t>(packet->size);
+  bytes_ -= bytes(*packet);
   changed_.notify_all();
   return packet;
 }

@@ -46,6 +46,9 @@ class PacketRouter {
   static constexpr size_t kVideoPackets = 32;
   static constexpr size_t kMaxBytes = size_t(64) << 20;
 
+  // Of memory, for an empty packet too.
+  static size_t bytes(const AVPacket& packet) { return static_cast<size_t>(packet.size) + 512; }
+
   bool push(std::deque<PacketPtr>* queue, PacketPtr packet);
   PacketPtr take(std::deque<PacketPtr>* queue);
   bool has_room() const;

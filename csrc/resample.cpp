@@ -20,12 +20,14 @@ int64_t ceil_div(int64_t a, int64_t b) { return a >= 0 ? (a + b - 1) / b : -(-a 
 
 }  // namespace
 
-Resampler::Resampler(int rate, int channels, SourceClock clock, Samples samples, Missing missing)
+Resampler::Resampler(int rate, int channels, SourceClock clock, Samples samples, Missing missing,
+                     Zeros zeros)
     : rate_(rate),
       channels_(channels),
       clock_(clock),
       samples_(std::move(samples)),
       missing_(std::move(missing)),
+      zeros_(std::move(zeros)),
       buffer_(static_cast<size_t>(channels)) {}
 
 void Resampler::push(const AVFrame& frame, AVRational time_base) {
@@ -153,6 +155,11 @@ void Resampler::emit(int64_t count) {
 }
 
 void Resampler::emit_zeros(int64_t count) {
+  if (zeros_ && count > 0) {
+    zeros_(count);
+    position_ += count;
+    return;
+  }
   while (count > 0) {
     const int64_t part = std::min<int64_t>(count, rate_);
     for (auto& channel : buffer_) channel.assign(static_cast<size_t>(part), 0.0f);

@@ -26,8 +26,12 @@ class Resampler {
   using Samples = std::function<void(const float* const* channels, int64_t count)>;
   // Output positions [begin, end) had no sound in the source. Called before the samples.
   using Missing = std::function<void(int64_t begin, int64_t end)>;
+  // So many zeros, of a hole that may be an hour long.
+  using Zeros = std::function<void(int64_t count)>;
 
-  Resampler(int rate, int channels, SourceClock clock, Samples samples, Missing missing);
+  // Without `zeros` they come as samples.
+  Resampler(int rate, int channels, SourceClock clock, Samples samples, Missing missing,
+            Zeros zeros = nullptr);
 
   // `time_base` is that of frame.pts. Throws IngestError if the format cannot be converted.
   void push(const AVFrame& frame, AVRational time_base);
@@ -54,6 +58,7 @@ class Resampler {
   SourceClock clock_;
   Samples samples_;
   Missing missing_;
+  Zeros zeros_;
 
   SwrPtr swr_;
   SoundFormat input_;

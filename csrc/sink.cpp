@@ -18,6 +18,7 @@ namespace fs = std::filesystem;
 constexpr int kTicksPerSecond = 90000;
 constexpr size_t kQueuedPictures = 4;
 constexpr double kFallbackRate = 25.0;
+constexpr double kLongest_s = 1e9;  // more is no recording, and may not be counted in ticks
 
 std::string partial_name(const fs::path& path) {
   static std::atomic<int> counter{0};
@@ -182,12 +183,12 @@ bool Sink::write(const uint8_t* rgb, int64_t stride, double pts_s,
                  std::chrono::milliseconds timeout) {
   rethrow();
   if (!open_) throw SinkError(options_.path + " is closed");
+  if (!(pts_s >= 0.0 && pts_s <= kLongest_s) || (pictures_ > 0 && pts_s <= last_pts_s_))
+    throw SinkError(options_.path + ": times must rise from 0, but " + std::to_string(pts_s) +
+                    " s comes after " + std::to_string(last_pts_s_) + " s");
   Item item;
   item.pts = av_rescale_q(std::llround(pts_s * kTicksPerSecond), {1, kTicksPerSecond},
                           encoder_->time_base);
-  if (!std::isfinite(pts_s) || pts_s < 0.0 || (pictures_ > 0 && pts_s <= last_pts_s_))
-    throw SinkError(options_.path + ": times must rise from 0, but " + std::to_string(pts_s) +
-                    " s comes after " + std::to_string(last_pts_s_) + " s");
   const size_t row = size_t(coded_width_) * 3;
   item.rgb.resize(row * coded_height_ + 64);  // swscale's vector code may read past the end
   for (int y = 0; y < coded_height_; ++y) {

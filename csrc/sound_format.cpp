@@ -6,6 +6,13 @@
 #include "error.h"
 
 namespace refavs {
+namespace {
+
+// Sound with other rates is none: a filter for it would take gigabytes, or turn a packet into them.
+constexpr int kLowestRateHz = 1000;
+constexpr int kHighestRateHz = 3'072'000;
+
+}  // namespace
 
 SoundFormat SoundFormat::of(const AVFrame& frame) {
   return {frame.sample_rate, frame.format, channel_count(frame), channel_mask(frame)};
@@ -44,6 +51,7 @@ SwrPtr open_resampler(const AVFrame& frame, int rate_hz, int channels, bool adju
                                nullptr);
 #endif
   SwrPtr swr(context);
+  if (from.rate_hz < kLowestRateHz || from.rate_hz > kHighestRateHz) status = AVERROR(EINVAL);
   if (swr && status >= 0) {
     av_opt_set_double(context, "rematrix_maxval", 1.0, 0);
     if (adjustable) av_opt_set_int(context, "flags", SWR_FLAG_RESAMPLE, 0);

@@ -1,6 +1,7 @@
 // The sound of a source, on its way into another file.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
@@ -61,8 +62,8 @@ class Soundtrack {
   CodecPtr decoder_;
   CodecPtr encoder_;
   std::unique_ptr<Resampler> resampler_;
-  std::vector<std::vector<float>> fifo_;
-  int64_t encoded_ = 0;  // samples
+  std::vector<std::deque<float>> fifo_;  // of each channel
+  int64_t encoded_ = 0;                  // samples
 };
 
 }  // namespace refavs

@@ -3,8 +3,10 @@
 #include <cerrno>
 #include <cmath>
 #include <cstring>
+#include <exception>
 #include <filesystem>
 #include <initializer_list>
+#include <memory>
 #include <mutex>
 
 #include "error.h"
@@ -60,6 +62,15 @@ bool is_of_web(const Address& address) { return address.protocols.find("http") =
 
 bool is_text_format(const AVInputFormat& format) { return std::strcmp(format.name, "tty") == 0; }
 
+// Where what was opened at `url` really lies: HTTP servers send elsewhere.
+std::string location_of(AVIOContext* opened, const char* url) {
+  uint8_t* location = nullptr;
+  if (av_opt_get(opened, "location", AV_OPT_SEARCH_CHILDREN, &location) < 0 || !location)
+    return url;
+  const std::unique_ptr<uint8_t, void (*)(void*)> owner(location, &av_free);
+  return *location ? reinterpret_cast<const char*>(location) : url;
+}
+
 // FFmpeg's calls block, so they ask this often; a device is asked in turns instead.
 bool blocks(const Address& address) { return address.kind != AddressKind::kDevice; }
 
@@ -97,6 +108,8 @@ void Source::open(const Options& options) {
   AVDictionary* dictionary = nullptr;
   if (!address_.protocols.empty())
     av_dict_set(&dictionary, "protocol_whitelist", address_.protocols.c_str(), 0);
+  // On a connection that is kept for the next segment, open_part() would not see where it leads.
+  if (address_.kind == AddressKind::kNetwork) av_dict_set(&dictionary, "http_persistent", "0", 0);
   for (const Options* list : {static_cast<const Options*>(&address_.options), &options})
     for (const auto& [name, value] : *list)
       av_dict_set(&dictionary, name.c_str(), value.c_str(), 0);
@@ -129,11 +142,19 @@ int Source::interrupted(void* source) {
   return stopped || self.gave_up_ ? 1 : 0;
 }
 
+// Called by FFmpeg, which knows nothing of exceptions.
 int Source::open_part(AVFormatContext* context, AVIOContext** opened, const char* url, int flags,
                       AVDictionary** options) {
   const Source& self = *static_cast<const Source*>(context->opaque);
-  if (!may_open_part(self.address_, url)) return AVERROR(EACCES);
-  return self.open_default_(context, opened, url, flags, options);
+  try {
+    if (!may_open_part(self.address_, url)) return AVERROR(EACCES);
+    const int status = self.open_default_(context, opened, url, flags, options);
+    if (status < 0 || may_open_part(self.address_, location_of(*opened, url))) return status;
+    avio_closep(opened);
+    return AVERROR(EACCES);
+  } catch (const std::exception&) {
+    return AVERROR(ENOMEM);
+  }
 }
 
 void Source::find_streams(Wanted wanted) {

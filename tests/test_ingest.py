@@ -409,6 +409,8 @@ def test_impossible_arguments(exact: tuple[Path, NDArray[np.float32]]) -> None:
         ({"duration_s": float("nan")}, "duration_s must be positive"),
         ({"decode_threads": -1}, "decode_threads must not be negative"),
         ({"std": (1.0, -1.0, 1.0)}, "std must be positive"),
+        ({"audio_offset_s": float("nan")}, "audio_offset_s must be -3600 to 3600"),
+        ({"audio_offset_s": 1e300}, "audio_offset_s must be -3600 to 3600"),
     ]:
         with pytest.raises(ValueError, match=message):
             open_source(path, 32, **options)

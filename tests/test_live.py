@@ -446,11 +446,33 @@ def test_a_hardware_decoder_that_is_not_there_is_not_left_out_in_silence(tmp_pat
 
 @pytest.mark.parametrize(
     "options",
-    [{"latency_s": 11.0}, {"silence_s": 0.1}, {"max_frames": 0}, {"duration_s": 0.0}, {"decode_threads": -1}],
+    [
+        {"latency_s": 11.0},
+        {"silence_s": 0.1},
+        {"max_frames": 0},
+        {"duration_s": 0.0},
+        {"decode_threads": -1},
+        {"audio_offset_s": float("-inf")},
+    ],
 )
 def test_settings_out_of_range_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         open_live(CLIP, 32, **options)
+
+
+@pytest.mark.parametrize("timeout_s", [float("inf"), 1e300, -1.0, float("nan")])
+def test_no_timeout_is_too_long(timeout_s: float) -> None:
+    with open_live("lavfi:testsrc2=size=64x64:rate=25:duration=0.5", 32, mic="none") as source:
+        if timeout_s != timeout_s:
+            with pytest.raises(ValueError, match="timeout_s"):
+                source.read(timeout_s)
+        elif timeout_s < 0:
+            next(source)
+            assert source.read(timeout_s) is None
+        else:
+            with pytest.raises(StopIteration):
+                while True:
+                    assert source.read(timeout_s) is not None, "it waits for the next frame or the end"
 
 
 def test_devices_are_listed_as_the_flags_take_them() -> None:
