@@ -229,7 +229,8 @@ void AvCapture::pace(const AVPacket& packet, AVRational base) {
   }
   newest_us_ = std::max(newest_us_, time_us);
   if (ahead_us > kGap_us) shift_us_ = std::max(first_shift_us_, now_us - time_us);
-  if (now_us - (time_us + shift_us_) > kBehind_us) shift_us_ = now_us - time_us;
+  // (One that was held back behind the newest tells nothing.)
+  if (ahead_us >= 0 && now_us - (time_us + shift_us_) > kBehind_us) shift_us_ = now_us - time_us;
   sleep_until(time_us + shift_us_);
 }
 

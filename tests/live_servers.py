@@ -96,7 +96,7 @@ def open_when_ready(address: str, **options: object) -> LiveIngest:
     until = time.monotonic() + 20
     while True:
         try:
-            return open_live(address, 32, **options)  # type: ignore[arg-type]
+            return open_live(address, 32, **options)
         except IngestError:
             if time.monotonic() > until:
                 raise

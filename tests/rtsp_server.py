@@ -42,7 +42,7 @@ def refuse_seeking(pad: Gst.Pad, info: Gst.PadProbeInfo) -> Gst.PadProbeReturn:
     return Gst.PadProbeReturn.DROP if is_seeking else Gst.PadProbeReturn.OK
 
 
-class Factory(GstRtspServer.RTSPMediaFactory):
+class Factory(GstRtspServer.RTSPMediaFactory):  # type: ignore[misc]
     """Each client has a pipeline of its own."""
 
     def do_create_element(self, url: object) -> Gst.Element:
