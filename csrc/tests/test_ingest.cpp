@@ -28,7 +28,7 @@ IngestOptions options() {
 
 // All frames of a file.
 std::vector<Frame> read(const std::string& path) {
-  Ingest ingest(path, options());
+  Ingest ingest(file_address(path), options());
   std::vector<Frame> frames;
   Frame frame;
   Status status;
@@ -55,7 +55,7 @@ TEST(Ingest, ClosesWhereverItIs) {
   const Folder folder;
   const std::string path = folder.write("a.ts", transport_stream(4.0, true));
   for (int frames = 0; frames < 40; ++frames) {
-    Ingest ingest(path, options());
+    Ingest ingest(file_address(path), options());
     Frame frame;
     for (int i = 0; i < frames; ++i) ASSERT_EQ(ingest.next(&frame, kAtLast), Status::kFrame);
     if (frames % 2) continue;  // the destructor does it
@@ -69,7 +69,7 @@ TEST(Ingest, ClosesWhileAnotherThreadReads) {
   const Folder folder;
   const std::string path = folder.write("a.ts", transport_stream(4.0, true));
   for (int i = 0; i < 30; ++i) {
-    Ingest ingest(path, options());
+    Ingest ingest(file_address(path), options());
     auto reading = std::async(std::launch::async, [&] {
       Frame frame;
       int64_t frames = 0;
@@ -88,7 +88,7 @@ TEST(Ingest, ClosesWhileAnotherThreadReads) {
 
 TEST(Ingest, AReaderThatIsSlowHoldsUpNothing) {
   const Folder folder;
-  Ingest ingest(folder.write("a.ts", transport_stream(4.0, true)), options());
+  Ingest ingest(file_address(folder.write("a.ts", transport_stream(4.0, true))), options());
   EXPECT_TRUE(eventually([&] { return ingest.counters().decoded >= 4; }));
   Frame frame;
   EXPECT_EQ(ingest.next(&frame, kAtLast), Status::kFrame);

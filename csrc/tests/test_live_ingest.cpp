@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <future>
 
@@ -72,7 +74,10 @@ TEST(LiveIngest, FramesComeWithTheirSound) {
     ASSERT_TRUE(gives(&live, &frame));
     EXPECT_GT(frame.pts_s, last_s);
     EXPECT_LE(frame.pts_s, live.now_s());
-    EXPECT_EQ(frame.tensor.size(), 3u * 16 * 16);
+    std::vector<float> tensor(size_t(3) * 16 * 16, std::nanf(""));
+    frame.picture.tensor(tensor.data());
+    EXPECT_TRUE(
+        std::all_of(tensor.begin(), tensor.end(), [](float x) { return std::isfinite(x); }));
     last_s = frame.pts_s;
   } while (frame.sound.missing_samples > 0 && frame.pts_s < 20.0);
   EXPECT_EQ(frame.sound.missing_samples, 0);

@@ -37,8 +37,11 @@ TEST_P(Preprocess, IsTheFormula) {
   for (uint8_t& value : rgb) value = static_cast<uint8_t>(random());
   const size_t area = static_cast<size_t>(size) * size;
   std::vector<float> out(3 * area, std::numeric_limits<float>::quiet_NaN());
-  Resizer resizer(width, height, size, kImagenet);
-  resizer.run(rgb.data(), stride, out.data());
+  Resizer resizer(width, height, size, kImagenet, rgb24_layout());
+  Planes planes;
+  planes.data[0] = rgb.data();
+  planes.stride[0] = stride;
+  resizer.run(planes, out.data());
   for (int y = 0; y < size; ++y) {
     const std::vector<double> down = weights(height, size, y);
     for (int x = 0; x < size; ++x) {

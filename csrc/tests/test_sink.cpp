@@ -45,12 +45,12 @@ TEST(Sink, WhatIsWrittenCanBeRead) {
   IngestOptions reading;
   reading.size = 8;
   reading.normalization = {{0.0f, 0.0f, 0.0f}, {1.0f, 1.0f, 1.0f}};
-  Ingest ingest(folder.path() + "/out.mp4", reading);
+  Ingest ingest(file_address(folder.path() + "/out.mp4"), reading);
   Frame frame;
   int frames = 0;
   while (ingest.next(&frame, kAtLast) == Ingest::Status::kFrame) {
     EXPECT_NEAR(frame.pts_s, 0.04 * frames++, 1e-6);
-    EXPECT_NEAR(frame.picture.rgb.get()[0], 100, 3);
+    EXPECT_NEAR(frame.picture.rgb().rgb.get()[0], 100, 3);
   }
   EXPECT_EQ(frames, 30);
   EXPECT_EQ(files_in(folder), 1u);
