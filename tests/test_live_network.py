@@ -404,7 +404,7 @@ def test_size_and_rate_may_change_in_the_middle(tmp_path: Path) -> None:
         frames += frames_for(source, 4.5)
         assert {frame.image.shape for frame in frames} == {(120, 160, 3)}
         assert frames[-1].audio_missing_samples == 0 and loudest_hz(frames[-1]) == pytest.approx(440, abs=2)
-        assert max(np.diff([frame.pts_s for frame in frames])) < 0.5
+        assert max(np.diff([frame.pts_s for frame in frames])) < 1.0  # a part of it may be a busy machine
         assert source.counters["reconnects"] == source.counters["clock_jumps"] == 0
         assert abs(source.counters["sound_error_s"]) < 0.02
 
