@@ -283,6 +283,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--between", type=float, default=60.0, metavar="S", help="from one fault to the next")
     parser.add_argument("--out", type=Path, default=Path("soak"), metavar="DIR")
     args = parser.parse_args(argv)
+    if args.between <= SETTLED_S or args.minutes * 60 <= args.between:
+        parser.error(f"--between must be more than {SETTLED_S:.0f} seconds, and the run longer than that")
     for program in ("ffmpeg", "pulseaudio"):
         if shutil.which(program) is None:
             print(f"error: {program} is not installed; `make dev` installs it", file=sys.stderr)

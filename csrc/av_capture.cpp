@@ -88,6 +88,7 @@ AvCapture::AvCapture(const Address& address, Wanted wanted, const CaptureOptions
                      const std::atomic<bool>& stopped)
     : source_(address, wanted, low_delay(address, options), patience(address, options), &stopped),
       paced_(source_.comes_in_advance()),
+      from_device_(address.kind == AddressKind::kDevice),
       timeless_(!paced_ && !source_.tells_time()),
       hardware_(options.hwaccel) {
   if (source_.video()) {
@@ -271,7 +272,10 @@ void AvCapture::decode_pictures(CaptureListener* listener) {
       decode(video_codec_.get(), packet.get(), &errors, [&](FramePtr frame) {
         if (is_damaged(*frame)) ++errors;
         const double pts_s = timeless_ ? kNoTime : seconds(frame->best_effort_timestamp, base);
-        listener->picture(hardware_.fetch(std::move(frame)), pts_s);
+        frame = hardware_.fetch(std::move(frame));
+        // A raw picture of a device lies in the device's memory, which goes with it.
+        if (from_device_ && video_codec_->codec_id == AV_CODEC_ID_RAWVIDEO) frame = copy_of(*frame);
+        listener->picture(std::move(frame), pts_s);
         return !stopped_;
       });
       if (errors > 0) listener->corrupt(errors, 0);

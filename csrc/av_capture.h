@@ -46,6 +46,7 @@ class AvCapture : public Capture {
 
   Source source_;
   const bool paced_;
+  const bool from_device_;
   const bool timeless_;  // pictures are as old as their packets
   CodecPtr video_codec_;
   CodecPtr audio_codec_;

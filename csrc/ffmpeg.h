@@ -65,6 +65,18 @@ inline FramePtr new_frame() {
   return frame;
 }
 
+// A picture in memory of its own.
+inline FramePtr copy_of(const AVFrame& frame) {
+  FramePtr copy = new_frame();
+  copy->format = frame.format;
+  copy->width = frame.width;
+  copy->height = frame.height;
+  if (av_frame_get_buffer(copy.get(), 0) < 0) throw std::bad_alloc();
+  av_frame_copy(copy.get(), &frame);
+  av_frame_copy_props(copy.get(), &frame);
+  return copy;
+}
+
 // FFmpeg 4.4 takes input formats that are not const.
 #if LIBAVFORMAT_VERSION_MAJOR >= 59
 inline const AVInputFormat* mutable_format(const AVInputFormat* format) { return format; }

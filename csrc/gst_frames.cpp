@@ -112,17 +112,6 @@ bool fits(AVPixelFormat format, int width, int height, const size_t* offset, con
   return true;
 }
 
-FramePtr copy_of(const AVFrame& frame) {
-  FramePtr copy = new_frame();
-  copy->format = frame.format;
-  copy->width = frame.width;
-  copy->height = frame.height;
-  if (av_frame_get_buffer(copy.get(), 0) < 0) throw std::bad_alloc();
-  av_frame_copy(copy.get(), &frame);
-  av_frame_copy_props(copy.get(), &frame);
-  return copy;
-}
-
 }  // namespace
 
 void GstFrames::read_picture_format(gst::Caps* caps) {

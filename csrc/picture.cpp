@@ -78,11 +78,6 @@ bool PictureConverter::Form::operator==(const Form& other) const {
 }
 
 void PictureConverter::admit(const AVFrame& frame) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  admit_locked(frame);
-}
-
-void PictureConverter::admit_locked(const AVFrame& frame) {
   const AVPixelFormat format = static_cast<AVPixelFormat>(frame.format);
   if (sws_isSupportedInput(format) <= 0) {
     const char* name = av_get_pix_fmt_name(format);
@@ -90,29 +85,19 @@ void PictureConverter::admit_locked(const AVFrame& frame) {
                       ") cannot be converted to RGB; convert the video to yuv420p");
   }
   if (width_ > 0) return;
-  width_ = frame.width;
   height_ = frame.height;
+  width_ = frame.width;
 }
 
-int PictureConverter::width() const {
-  std::lock_guard<std::mutex> lock(mutex_);
-  return orientation_.transpose ? height_ : width_;
-}
+int PictureConverter::width() const { return orientation_.transpose ? height_ : width_; }
 
-int PictureConverter::height() const {
-  std::lock_guard<std::mutex> lock(mutex_);
-  return orientation_.transpose ? width_ : height_;
-}
+int PictureConverter::height() const { return orientation_.transpose ? width_ : height_; }
 
 RgbPicture PictureConverter::rgb(const AVFrame& frame) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  return rgb_locked(frame);
-}
-
-RgbPicture PictureConverter::rgb_locked(const AVFrame& frame) {
+  std::lock_guard<std::mutex> lock(rgb_mutex_);
   const Form form(frame);
   if (!sws_ || !(form == rgb_form_)) {
-    admit_locked(frame);
+    admit(frame);
     sws_ = to_rgb(frame, width_, height_);
     rgb_form_ = form;
   }
@@ -124,19 +109,19 @@ RgbPicture PictureConverter::rgb_locked(const AVFrame& frame) {
 }
 
 void PictureConverter::tensor(const AVFrame& frame, float* out) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  std::lock_guard<std::mutex> lock(tensor_mutex_);
   const Form form(frame);
   if (!resizer_ || !(form == tensor_form_)) {
-    admit_locked(frame);
+    admit(frame);
+    resizer_.reset();
     const std::optional<PixelLayout> layout = pixel_layout(frame);
     in_place_ = layout.has_value();
     if (in_place_) {
       resizer_ = std::make_unique<Resizer>(frame.width, frame.height, size_, normalization_,
                                            *layout, orientation_);
     } else {
-      const bool across = orientation_.transpose;
-      resizer_ = std::make_unique<Resizer>(across ? height_ : width_, across ? width_ : height_,
-                                           size_, normalization_, rgb24_layout());
+      resizer_ =
+          std::make_unique<Resizer>(width(), height(), size_, normalization_, rgb24_layout());
     }
     tensor_form_ = form;
   }
@@ -148,7 +133,7 @@ void PictureConverter::tensor(const AVFrame& frame, float* out) {
     }
     resizer_->run(planes, out);
   } else {
-    const RgbPicture picture = rgb_locked(frame);
+    const RgbPicture picture = rgb(frame);
     planes.data[0] = picture.rgb.get();
     planes.stride[0] = picture.stride();
     resizer_->run(planes, out);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -61,18 +62,20 @@ class PictureConverter {
     bool operator==(const Form& other) const;
   };
 
-  void admit_locked(const AVFrame& frame);
-  RgbPicture rgb_locked(const AVFrame& frame);
 
   const Orientation orientation_;
   const int size_;
   const Normalization normalization_;
 
-  mutable std::mutex mutex_;  // those below
-  int width_ = 0;             // as stored
-  int height_ = 0;
+  // As stored; the height is set first.
+  std::atomic<int> width_{0};
+  std::atomic<int> height_{0};
+
+  std::mutex rgb_mutex_;  // those below
   Form rgb_form_;
   SwsPtr sws_;
+
+  std::mutex tensor_mutex_;  // those below; may be held while rgb_mutex_ is taken
   Form tensor_form_;
   bool in_place_ = false;
   std::unique_ptr<Resizer> resizer_;

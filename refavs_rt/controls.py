@@ -16,6 +16,8 @@ from .session import Session
 
 _Done = TypeVar("_Done")
 
+_MOST_AT_ONCE = 4
+"""Between two frames, so that those who ask much do not hold up the stream."""
 MOST_SENTENCES = 64
 """In a session that people talk to; eight run at the price of little more than one, and each eight more cost another step."""
 
@@ -40,6 +42,7 @@ class Controls:
         self._next_key = 0
         self._sentences = tuple(self._new(text) for text in session.texts)
         self._paused = False
+        self._closed = False
 
     @property
     def sentences(self) -> tuple[Sentence, ...]:
@@ -93,7 +96,7 @@ class Controls:
         return self._give(do)
 
     def pause(self, paused: bool) -> Future[None]:
-        """Let frames pass without looking at them, or go on. The memory sees the pause as a hole."""
+        """Let frames pass without looking at them, or go on; a file waits. The memory of a live source sees a hole."""
 
         def do() -> None:
             self._paused = paused
@@ -101,7 +104,17 @@ class Controls:
         return self._give(do)
 
     def apply(self) -> None:
-        """Do what was asked for since the last call. Only for the session's own thread, between two frames."""
+        """Do the first few things that wait to be done. Only for the session's own thread, between two frames."""
+        for _ in range(_MOST_AT_ONCE):
+            try:
+                command = self._commands.get_nowait()
+            except queue.Empty:
+                return
+            command()
+
+    def close(self) -> None:
+        """The session has ended: what waits, and whatever is asked for from now on, is answered with that."""
+        self._closed = True
         while True:
             try:
                 command = self._commands.get_nowait()
@@ -116,11 +129,19 @@ class Controls:
             if not future.set_running_or_notify_cancel():
                 return
             try:
+                if self._closed:
+                    raise ValueError("the stream has ended")
                 future.set_result(do())
             except Exception as error:
                 future.set_exception(error)
+            except BaseException as error:  # Ctrl-C: nobody waits for ever
+                future.set_exception(error)
+                raise
 
-        self._commands.put(command)
+        if self._closed:
+            command()
+        else:
+            self._commands.put(command)
         return future
 
     def _new(self, text: str) -> Sentence:

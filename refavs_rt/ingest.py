@@ -95,7 +95,7 @@ def open_source(
 
 
 def open_live(
-    camera: str,
+    camera: str | int | os.PathLike[str],
     size: int = 256,
     *,
     mic: str = "auto",
@@ -125,7 +125,7 @@ def open_live(
     file. What FFmpeg would give faster than real time is paced.
 
     Args:
-        camera: an address with pictures.
+        camera: an address with pictures; a number is that V4L2 camera, a path a file.
         size: S, the side of `Frame.tensor` [3, S, S].
         mic: an address with sound; "auto": the camera's own sound, else the default microphone, else none; "none".
         mean: of RGB in [0, 1], for the tensor.
@@ -146,7 +146,7 @@ def open_live(
         ValueError: an argument is out of range.
     """
     return LiveIngest(
-        camera,
+        str(camera) if isinstance(camera, int) else os.fspath(camera),
         size=size,
         mean=mean,
         std=std,

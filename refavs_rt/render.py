@@ -63,6 +63,8 @@ class Overlay:
         painted = image.copy()
         self.paint_masks(painted, masks, [colour(index) for index in range(len(masks))])
         self._paint_legend(painted, texts, presence)
+        for gone in self._sentences.keys() - set(texts):
+            del self._sentences[gone]
         return painted
 
     def paint_masks(self, image: Image, masks: Mask, colours: Sequence[tuple[int, int, int]]) -> None:

@@ -9,13 +9,14 @@ import statistics
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from .config import RunConfig
-from .controls import Controls
+from .controls import MOST_SENTENCES, Controls
 from .ingest import Ingest, LiveIngest
 from .jsonl import write_line
 from .render import Overlay
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 """Exit code of a run that was stopped by a signal; its files are finished all the same."""
 
+_LATENCIES = 100_000
+"""The summary's latencies are those of so many frames, the last ones."""
 _TERMINAL_PERIOD_S, _LOG_PERIOD_S = 0.2, 5.0
 """How often progress is shown on a terminal, and in a log."""
 
@@ -68,6 +71,8 @@ def run_stream(
         BundleError, EngineError, IngestError, SinkError, ServeError: as they say.
     """
     _check_outputs(source, overlay, records)
+    if len(texts) > MOST_SENTENCES:
+        raise UsageError(f"{len(texts)} sentences are too many: {MOST_SENTENCES} at most")
     model = load(bundle, engine=engine, run=run)
     print(
         f"bundle {model.bundle.path} ({model.config.preset}), engine {model.engine.name} ({model.engine.device})"
@@ -76,11 +81,13 @@ def run_stream(
         session = model.session(texts)
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
-    opened = open_for(model, source, max_frames=max_frames, duration_s=duration_s)
+    # Of a live source the frames that pass by during a pause do not count.
+    most = None if isinstance(source, Live) else max_frames
+    opened = open_for(model, source, max_frames=most, duration_s=duration_s)
     if serve is None and isinstance(source, Live) and overlay is None and records is None:
         serve = ""
     with _StopOnSignal() as stop:
-        summary = _write(stop, session, opened, overlay, records, serve, token)
+        summary = _write(stop, session, opened, overlay, records, serve, token, max_frames)
     print(summary.to_text())
     for path in (overlay, records):
         if path is not None:
@@ -96,14 +103,13 @@ def _write(
     records: Path | None,
     serve: str | None,
     token: str | None,
+    max_frames: int | None,
 ) -> _Summary:
     """Run the session over the source, write what was asked for, and show it on a page."""
     summary = _Summary()
     controls = Controls(session)
     with contextlib.ExitStack() as files, source, _Progress() as progress:
         writer = files.enter_context(OverlayWriter.beside(overlay, source)) if overlay else None
-        # After the writer, which may refuse: until then an older file of records stays as it is.
-        lines = files.enter_context(open(records, "w", encoding="utf-8")) if records else None
         threshold = session.model.run.presence_threshold
         painter = Overlay(source.height, source.width, threshold)
         page = (
@@ -111,6 +117,8 @@ def _write(
             if serve is not None
             else None
         )
+        # After the writer and the page, which may refuse: until then an older file of records stays as it is.
+        lines = files.enter_context(open(records, "w", encoding="utf-8")) if records else None
         _tell([*source.notes, *(writer.notes if writer else [])])
 
         def notice(when_s: float, text: str) -> None:
@@ -129,22 +137,24 @@ def _write(
                 page.show(result, _dropped(source))
             summary.add(result)
             progress.show(summary, result)
+            if summary.frames == max_frames:
+                break
         if isinstance(source, LiveIngest):
             summary.counters = source.counters
     return summary
 
 
 def _page(address: str, token: str | None, controls: Controls, overlay: Overlay, threshold: float) -> Page:
-    from .serve.address import DEFAULT_PORT, ServeError, parse_address
+    from .serve.address import DEFAULT_PORT, PortTakenError, parse_address
     from .serve.page import Page
 
     host, port = parse_address(address)
     try:
         page = Page(controls, overlay, threshold, host=host, port=port, token=token)
-    except ServeError:
+    except PortTakenError:
         if address:
             raise
-        page = Page(controls, overlay, threshold, port=0)  # nobody asked for this port
+        page = Page(controls, overlay, threshold, port=0, token=token)  # nobody asked for this port
         print(f"note: port {DEFAULT_PORT} is taken; another is used", file=sys.stderr)
     print(f"watch it at {page.url}", flush=True)
     return page
@@ -167,15 +177,12 @@ class _Summary:
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
-        self._latencies_ms: list[float] = []
+        self.frames = 0
+        self._latencies_ms: deque[float] = deque(maxlen=_LATENCIES)
         self._asked: dict[str, int] = {}
         self._present: dict[str, int] = {}
         self.counters: dict[str, float] = {}
         """Of a live source."""
-
-    @property
-    def frames(self) -> int:
-        return len(self._latencies_ms)
 
     @property
     def frames_per_second(self) -> float:
@@ -183,16 +190,20 @@ class _Summary:
         return self.frames / (time.perf_counter() - self._started)
 
     def add(self, result: Result) -> None:
+        self.frames += 1
         self._latencies_ms.append(result.latency_ms)
-        for text, mask in zip(result.texts, result.masks, strict=True):
+        found = {text: bool(mask.any()) for text, mask in zip(result.texts, result.masks, strict=True)}
+        for text, is_found in found.items():
+            if text not in self._asked and len(self._asked) >= MOST_SENTENCES:
+                continue
             self._asked[text] = self._asked.get(text, 0) + 1
-            self._present[text] = self._present.get(text, 0) + bool(mask.any())
+            self._present[text] = self._present.get(text, 0) + is_found
 
     def to_text(self) -> str:
         if not self.frames:
             return "no frame"
         ordered = sorted(self._latencies_ms)
-        p95, p99 = (ordered[min(self.frames - 1, int(share * self.frames))] for share in (0.95, 0.99))
+        p95, p99 = (ordered[min(len(ordered) - 1, int(share * len(ordered)))] for share in (0.95, 0.99))
         lines = [
             f"{self.frames} frames in {time.perf_counter() - self._started:.1f} s: {self.frames_per_second:.1f} fps, "
             f"latency {statistics.median(ordered):.0f} ms (median), {p95:.0f} ms (p95), {p99:.0f} ms (p99)"

@@ -53,8 +53,8 @@ _PAUSE_PERIOD_S = 0.05
 class Live:
     """A camera and a microphone, to be opened; see `ingest.open_live` for the addresses and the settings."""
 
-    camera: str
-    """An address with pictures."""
+    camera: str | int | os.PathLike[str]
+    """An address with pictures; a number is that V4L2 camera, a path a file."""
     mic: str = "auto"
     """An address with sound; "auto": the camera's own sound, else the default microphone, else none; "none"."""
     latency_s: float = 0.2

@@ -182,6 +182,8 @@ def mistakes(clip: Path, folder: Path) -> dict[str, tuple[list[str], str]]:
     return {
         "no source": (["--source", str(folder / "none.mp4")], "none.mp4"),
         "no media": (["--source", str(folder / "text.mp4")], "text.mp4"),
+        "too many sentences": (["--text", "a"] * 64, "65 sentences are too many: 64 at most"),
+        "no page there": (["--serve", "127.0.0.1:99999"], "is no address to serve at"),
         "blank sentence": (["--text", "  "], "must not be empty"),
         "no such bundle": (["--bundle", str(folder / "none")], "none: no such bundle folder"),
         "file as bundle": (["--bundle", str(folder / "file")], "file: no such bundle folder"),
@@ -201,6 +203,8 @@ def mistakes(clip: Path, folder: Path) -> dict[str, tuple[list[str], str]]:
     [
         "no source",
         "no media",
+        "too many sentences",
+        "no page there",
         "blank sentence",
         "no such bundle",
         "file as bundle",

@@ -6,11 +6,13 @@ import contextlib
 import http.client
 import io
 import json
-import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,13 +23,14 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from refavs_rt import cli
+from refavs_rt.bundle import BundleError
 from refavs_rt.config import RunConfig
 from refavs_rt.controls import Controls
 from refavs_rt.ingest import open_source
 from refavs_rt.render import Overlay
 from refavs_rt.serve.address import ServeError, parse_address
 from refavs_rt.serve.page import Page
-from refavs_rt.serve.painter import level_db
+from refavs_rt.serve.painter import Painter, Shown, level_db
 from refavs_rt.serve.viewers import MOST_VIEWERS
 from refavs_rt.session import Model, load
 from refavs_rt.stream import run_session
@@ -43,12 +46,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 @contextlib.contextmanager
-def running(model: Model, **options: Any) -> Iterator[Page]:
+def running(model: Model, camera: str = CAMERA, **options: Any) -> Iterator[Page]:
     """A page on endless test pictures, as fast as they are shown."""
     session = model.session(["a dog", "a cat"])
     controls = Controls(session)
-    source = open_source(CAMERA, model.config.image_size)
-    with Page(controls, Overlay(90, 160, 0.5), 0.5, port=0, **options) as page:
+    source = open_source(camera, model.config.image_size)
+    overlay = Overlay(source.height, source.width, 0.5)
+    with Page(controls, overlay, 0.5, port=0, **options) as page:
         page.tell(0.5, "lost: the camera")
 
         def run() -> None:
@@ -62,7 +66,7 @@ def running(model: Model, **options: Any) -> Iterator[Page]:
             yield page
         finally:
             source.close()
-            controls.pause(False)
+            page.close()  # ends a pause too: what is asked for then is refused
             thread.join()
 
 
@@ -120,6 +124,16 @@ def ask(socket: ClientConnection, **command: Any) -> str | None:
     raise AssertionError("no reply")
 
 
+def state(socket: ClientConnection) -> dict[str, Any]:
+    """The next that is told."""
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        data = socket.recv(timeout=20)
+        if isinstance(data, str) and "state" in json.loads(data):
+            return dict(json.loads(data)["state"])
+    raise AssertionError("no state")
+
+
 def texts(header: dict[str, Any]) -> list[str]:
     return [sentence["text"] for sentence in header["sentences"]]
 
@@ -137,10 +151,14 @@ def test_the_page_and_its_files_are_there(page: Page) -> None:
 def test_a_viewer_gets_pictures_with_their_figures(page: Page) -> None:
     with watch(page) as socket:
         assert json.loads(socket.recv(timeout=20)) == {"event": {"at_s": 0.5, "text": "lost: the camera"}}
+        state = json.loads(socket.recv(timeout=20))["state"]
+        assert [sentence["text"] for sentence in state["sentences"]] == ["a dog", "a cat"] and not state[
+            "paused"
+        ]
         header, jpeg = picture(socket)
         later, _ = picture(socket)
     assert Image.open(io.BytesIO(jpeg)).size == (160, 90)
-    assert texts(header) == ["a dog", "a cat"] and header["dropped"] == 7 and not header["paused"]
+    assert texts(header) == ["a dog", "a cat"] and header["dropped"] == 7
     assert -30 < header["level_db"] < -10 and header["latency_ms"] > 0 and header["fps"] > 0
     assert [s["colour"] for s in header["sentences"]] == ["#d55e00", "#56b4e9"]
     assert later["index"] > header["index"]
@@ -178,8 +196,86 @@ def test_a_pause_holds_everything(model: Model) -> None:
                 socket.recv(timeout=0)
         with pytest.raises(TimeoutError):
             socket.recv(timeout=0.5)
+        # Who comes now, or changes something, is told how things are though no picture comes.
+        with watch(page) as late:
+            assert state(late)["paused"]
+            assert ask(socket, do="rename", key=1, label="Rex") is None
+            assert [s["label"] for s in state(late)["sentences"]] == ["Rex", "a cat"]
         assert ask(socket, do="pause", paused=False) is None
         picture(socket)
+
+
+def test_a_viewer_that_does_not_read_is_left_behind_and_holds_up_nobody(model: Model) -> None:
+    noisy = "lavfi:testsrc2=size=1280x720:rate=25,noise=alls=90:allf=t"
+    with running(model, noisy) as page, watch(page) as slow, watch(page) as quick:
+        first = picture(slow)[0]["index"]
+        picture(quick, lambda h: h["index"] > first + 150)  # far more than buffers hold
+        indices = [picture(slow)[0]["index"]]
+        while indices[-1] <= first + 150:
+            indices.append(picture(slow)[0]["index"])
+    assert max(np.diff(indices)) > 12, "it was sent what it could not take"
+
+
+def test_what_is_not_done_in_time_is_not_done_later(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("refavs_rt.serve.page._COMMAND_PATIENCE_S", 0.3)
+    controls = Controls(model.session(["a dog"]))
+    with Page(controls, Overlay(90, 160, 0.5), 0.5, port=0) as page, watch(page) as socket:
+        assert "takes no commands now" in ask(socket, do="add", text="a bell")  # nobody calls apply
+        controls.apply()
+        assert [sentence.text for sentence in controls.sentences] == ["a dog"]
+
+
+def test_who_waits_is_answered_at_the_end(model: Model) -> None:
+    controls = Controls(model.session(["a dog"]))
+    with Page(controls, Overlay(90, 160, 0.5), 0.5, port=0):
+        waiting = controls.add("a bell")
+    with pytest.raises(ValueError, match="the stream has ended"):
+        waiting.result(0)
+    with pytest.raises(ValueError, match="the stream has ended"):
+        controls.remove(1).result(0)
+
+
+def test_a_failure_of_the_model_is_the_viewers_to_read(model: Model) -> None:
+    controls = Controls(model.session(["a dog"]))
+
+    def broken(text: str) -> Any:
+        future: Future[Any] = Future()
+        future.set_exception(BundleError("the text graph fails"))
+        return future
+
+    controls.add = broken  # type: ignore[method-assign]
+    with Page(controls, Overlay(90, 160, 0.5), 0.5, port=0) as page, watch(page) as socket:
+        assert ask(socket, do="add", text="a bell") == "the text graph fails"
+        assert ask(socket, do="fly") == "there is no command 'fly'"
+
+
+def test_a_picture_that_cannot_be_shown_is_told_and_the_next_one_is() -> None:
+    told: list[str] = []
+    sent: list[dict[str, Any]] = []
+    painter = Painter(
+        Overlay(16, 17_000, 0.5), 0.5, lambda header, jpeg: sent.append(header), lambda: True, told.append
+    )
+
+    def result(width: int) -> Any:
+        return SimpleNamespace(
+            index=width,
+            pts_s=0.0,
+            latency_ms=1.0,
+            image=np.zeros((16, width, 3), np.uint8),
+            masks=np.zeros((0, 16, width), bool),
+            presence=np.zeros(0, np.float32),
+            frame=SimpleNamespace(samples=None),
+        )
+
+    for width in (17_000, 17_000, 160):
+        painter.show(Shown(result(width), (), 0))
+        until = time.monotonic() + 10
+        while not (sent if width == 160 else told) and time.monotonic() < until:
+            time.sleep(0.01)
+    painter.close()
+    assert [header["index"] for header in sent] == [160]
+    (message,) = told
+    assert message.startswith("a picture cannot be shown: a picture of 17000 x 16")
 
 
 def test_twenty_watch_and_one_that_is_slow_costs_nothing(model: Model) -> None:
@@ -211,7 +307,7 @@ def test_closing_is_quick_and_leaves_no_thread(model: Model) -> None:
         picture(socket)
         began = time.monotonic()
         page.close()
-        assert time.monotonic() - began < 3.0
+        assert time.monotonic() - began < 4.0
         assert len(named()) == before
 
 
@@ -238,17 +334,25 @@ def test_an_address_that_others_reach_needs_a_token(model: Model) -> None:
         Page(Controls(model.session()), Overlay(90, 160, 0.5), 0.5, host="0.0.0.0", port=0)
 
 
+@pytest.mark.parametrize("token", ["", "  ", "schlüssel", "a\nb"])
+def test_a_token_that_is_none_is_refused(model: Model, token: str) -> None:
+    """As of --token "$TOKEN" with nothing in it: everybody would know it."""
+    with pytest.raises(ServeError, match="token is empty or holds more than plain characters"):
+        Page(Controls(model.session()), Overlay(90, 160, 0.5), 0.5, host="0.0.0.0", port=0, token=token)
+
+
 def test_a_token_is_asked_for(model: Model) -> None:
-    with running(model, token="s3cret") as page:
-        assert page.url.endswith("/?token=s3cret")
+    with running(model, token="s3c+r/e&t") as page:
+        assert page.url.endswith("/?token=s3c%2Br%2Fe%26t")
         for path in ("/", "/?token=wrong", "/page/page.js", "/?token="):
             assert get(page, path)[0] == 403
         with pytest.raises((InvalidStatus, ConnectionClosed)), watch(page) as socket:
             picture(socket)
-        status, headers, _ = get(page, "/?token=s3cret")
+        status, headers, _ = get(page, "/?token=s3c%2Br%2Fe%26t")
         assert status == 303 and headers["location"] == "/"
         cookie = headers["set-cookie"]
         assert "HttpOnly" in cookie and "SameSite=strict" in cookie
+        assert "s3c" not in cookie and str(urlsplit(page.url).port) in cookie
         pair = cookie.split(";")[0]
         assert get(page, Cookie=pair)[0] == 200
         with watch(page, Cookie=pair) as socket:
@@ -295,8 +399,31 @@ def test_the_meter() -> None:
     assert level_db(None) is None
 
 
-def test_a_camera_without_another_output_is_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    os.environ.pop("PULSE_SERVER", None)
+def test_a_port_that_is_taken_makes_no_page_without_its_token(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setattr("refavs_rt.serve.address.DEFAULT_PORT", taken.getsockname()[1])
+        arguments = [
+            "stream",
+            "--camera",
+            CAMERA,
+            "--text",
+            "the dog",
+            "--max-frames",
+            "2",
+            "--token",
+            "s3cret",
+        ]
+        assert cli.main(arguments) == 0
+    said = capsys.readouterr()
+    assert "is taken" in said.err and "?token=s3cret" in said.out
+
+
+def test_a_camera_without_another_output_is_shown(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PULSE_SERVER", raising=False)
     arguments = ["stream", "--camera", CAMERA, "--text", "the dog", "--max-frames", "3"]
     assert cli.main(arguments) == 0
     assert "watch it at http://localhost:" in capsys.readouterr().out

@@ -6,6 +6,7 @@ somebody else's DNS points here is another), and a WebSocket must come from a pa
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections.abc import Mapping
 
@@ -17,7 +18,6 @@ from starlette.websockets import WebSocket
 
 from .address import is_loopback
 
-COOKIE = "refavs_rt_token"
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 _HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; connect-src 'self'; frame-ancestors 'none'; "
@@ -35,14 +35,17 @@ class Access:
 
     Args:
         app: what is guarded.
-        host: that is listened on.
+        host, port: that are listened on.
         token: that must be known; None only for loopback.
     """
 
-    def __init__(self, app: ASGIApp, host: str, token: str | None) -> None:
+    def __init__(self, app: ASGIApp, host: str, port: int, token: str | None) -> None:
         self._app = app
         self._host = host
         self._token = token
+        # Browsers send a cookie to all ports of a host: each page has its own, and none bears the token itself.
+        self._cookie = f"refavs_rt_{port}"
+        self._pass = hashlib.sha256(token.encode()).hexdigest() if token is not None else ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -69,7 +72,7 @@ class Access:
         if self._token is not None and given is not None and _equal(given, self._token):
             # Out of the address bar, so that it is in no screenshot and no history.
             response = RedirectResponse(scope["path"], status_code=303)
-            response.set_cookie(COOKIE, self._token, httponly=True, samesite="strict")
+            response.set_cookie(self._cookie, self._pass, httponly=True, samesite="strict")
             return response
         if not self._knows_token(scope):
             return PlainTextResponse(
@@ -96,7 +99,7 @@ class Access:
         if self._token is None:
             return True
         cookies: Mapping[str, str] = HTTPConnection(scope).cookies
-        return _equal(cookies.get(COOKIE, ""), self._token)
+        return _equal(cookies.get(self._cookie, ""), self._pass)
 
 
 def _equal(given: str, token: str) -> bool:

@@ -11,6 +11,10 @@ class ServeError(Exception):
     """The page cannot be served so; the message says why, and the mend."""
 
 
+class PortTakenError(ServeError):
+    """Somebody else listens there."""
+
+
 def parse_address(text: str) -> tuple[str, int]:
     """HOST:PORT, HOST, :PORT or PORT, as --serve takes it; host 127.0.0.1 and port 8765 where they are left out.
 

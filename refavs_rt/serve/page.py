@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import secrets
 import socket
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
@@ -26,8 +26,8 @@ from refavs_rt.render import Overlay
 from refavs_rt.stream import Result
 
 from .access import Access
-from .address import DEFAULT_PORT, ServeError, is_loopback
-from .painter import Painter, Shown
+from .address import DEFAULT_PORT, PortTakenError, ServeError, is_loopback
+from .painter import Painter, Shown, describe
 from .viewers import MOST_VIEWERS, Viewer, Viewers
 
 _FILES = Path(__file__).resolve().parent.parent / "assets" / "page"
@@ -61,6 +61,10 @@ class Page:
         port: int = DEFAULT_PORT,
         token: str | None = None,
     ) -> None:
+        if token is not None and not (token.strip() and token.isascii() and token.isprintable()):
+            raise ServeError(
+                "the token is empty or holds more than plain characters; give --token another, as of letters and digits"
+            )
         if token is None and not is_loopback(host):
             raise ServeError(
                 f"{host} is reached from other machines, and whoever opens the page sees the camera: give a --token, "
@@ -71,6 +75,7 @@ class Page:
         self._viewers = Viewers()
         self._socket = _listen(host, port)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._last_s = 0.0
         self._started = threading.Event()
         application = Starlette(
             routes=[
@@ -81,28 +86,39 @@ class Page:
         )
         self._server = uvicorn.Server(
             uvicorn.Config(
-                Access(application, host, token),
+                Access(application, host, self._socket.getsockname()[1], token),
                 log_level="error",
                 access_log=False,
                 lifespan="off",
                 ws_max_size=_LONGEST_MESSAGE,
+                ws_per_message_deflate=False,  # JPEG is as small as it gets
                 timeout_graceful_shutdown=1,
             )
         )
         self._thread = threading.Thread(target=self._run, name="refavs-page", daemon=True)
         self._thread.start()
         self._started.wait()
-        self._painter = Painter(overlay, threshold, self._send, lambda: len(self._viewers) > 0)
+        self._painter = Painter(
+            overlay,
+            threshold,
+            self._send,
+            lambda: len(self._viewers) > 0,
+            lambda what: self.tell(self._last_s, what),
+        )
+        self._soon(self._tell_state)
 
     @property
     def url(self) -> str:
         """What to open, with the token if there is one."""
         host, port = self._socket.getsockname()[:2]
+        if host in ("0.0.0.0", "::"):
+            host = socket.gethostname()
         host = "localhost" if host in ("127.0.0.1", "::1") else f"[{host}]" if ":" in host else host
-        return f"http://{host}:{port}/" + (f"?token={self._token}" if self._token else "")
+        return f"http://{host}:{port}/" + (f"?token={quote(self._token, safe='')}" if self._token else "")
 
     def show(self, result: Result, dropped: int) -> None:
         """A result of the session, from its own thread; takes no time."""
+        self._last_s = result.pts_s
         self._painter.show(Shown(result, self._controls.sentences, dropped))
 
     def tell(self, when_s: float, text: str) -> None:
@@ -110,6 +126,8 @@ class Page:
         self._soon(self._viewers.tell, {"at_s": round(when_s, 1), "text": text})
 
     def close(self) -> None:
+        """Nobody is left waiting: commands are answered, connections closed, threads ended."""
+        self._controls.close()
         self._painter.close()
         self._server.should_exit = True
         self._server.force_exit = True
@@ -138,7 +156,6 @@ class Page:
             return
 
     def _send(self, header: dict[str, Any], jpeg: bytes) -> None:
-        header["paused"] = self._controls.is_paused
         self._soon(self._viewers.show, header, jpeg)
 
     async def _serve_viewer(self, socket: WebSocket) -> None:
@@ -148,6 +165,7 @@ class Page:
             return
         viewer = Viewer()
         self._viewers.enter(viewer)
+        self._tell_state()
         sending = asyncio.create_task(viewer.send_to(socket))
         try:
             while True:
@@ -166,14 +184,19 @@ class Page:
             if not isinstance(command, dict):
                 raise ValueError("a command is an object")
             number = command.get("id")
-            future = self._command(command)
-            # A thread waits, so that a stream that takes no commands holds up no other viewer.
-            await run_in_threadpool(future.result, _COMMAND_PATIENCE_S)
-        except FutureTimeoutError:
+            # What is not done in time is taken back.
+            await asyncio.wait_for(asyncio.wrap_future(self._command(command)), _COMMAND_PATIENCE_S)
+        except asyncio.TimeoutError:
             return {"reply": number, "error": "the stream takes no commands now; try again when it is back"}
-        except (ValueError, TypeError, RuntimeError) as error:
+        except Exception as error:  # whatever it is, the viewer is told and stays
             return {"reply": number, "error": str(error)}
+        self._tell_state()
         return {"reply": number}
+
+    def _tell_state(self) -> None:
+        """What is asked for, also while no picture comes."""
+        sentences = [describe(sentence) for sentence in self._controls.sentences]
+        self._viewers.set_state({"paused": self._controls.is_paused, "sentences": sentences})
 
     def _command(self, command: Mapping[str, Any]) -> Future[Any]:
         """{"do": "add", "text"}, {"do": "change", "key", "text"}, {"do": "rename", "key", "label"}, {"do": "remove", "key"} or
@@ -224,7 +247,8 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         if listener is not None:
             listener.close()
-        raise ServeError(
+        failure = PortTakenError if error.errno == errno.EADDRINUSE else ServeError
+        raise failure(
             f"{host}:{port} cannot be served at ({error.strerror}); give another address to --serve"
         ) from error
     return listener

@@ -45,15 +45,23 @@ class Painter:
         overlay: for pictures of the source's size.
         send: takes the description and the JPEG of each picture.
         is_watched: whether anybody would see it.
+        tell: takes what went wrong, each thing once.
     """
 
     def __init__(
-        self, overlay: Overlay, threshold: float, send: Send, is_watched: Callable[[], bool]
+        self,
+        overlay: Overlay,
+        threshold: float,
+        send: Send,
+        is_watched: Callable[[], bool],
+        tell: Callable[[str], None],
     ) -> None:
         self._overlay = overlay
         self._threshold = threshold
         self._send = send
         self._is_watched = is_watched
+        self._tell = tell
+        self._told: set[str] = set()
         self._encoder = JpegEncoder(_QUALITY)
         self._times: deque[float] = deque(maxlen=_RATE_RESULTS)
         self._changed = threading.Condition()
@@ -81,8 +89,14 @@ class Painter:
                 if self._closed:
                     return
                 shown, self._newest = self._newest, None
-            if shown is not None and self._is_watched():
+            if shown is None or not self._is_watched():
+                continue
+            try:
                 self._send(self._describe(shown), self._paint(shown))
+            except Exception as error:  # one picture that cannot be shown must not be the last one
+                if str(error) not in self._told:
+                    self._told.add(str(error))
+                    self._tell(f"a picture cannot be shown: {error}")
 
     def _paint(self, shown: Shown) -> bytes:
         image = shown.result.image.copy()
@@ -101,25 +115,26 @@ class Painter:
             "latency_ms": round(result.latency_ms, 1),
             "dropped": shown.dropped,
             "level_db": level_db(result.frame.samples),
-            "sentences": describe(shown.sentences, result.presence, self._threshold),
+            "sentences": [
+                {
+                    **describe(sentence),
+                    "presence": round(float(score), 3),
+                    "present": bool(score >= self._threshold),
+                }
+                for sentence, score in zip(shown.sentences, result.presence, strict=True)
+            ],
         }
 
 
-def describe(
-    sentences: Sequence[Sentence], presence: NDArray[np.float32], threshold: float
-) -> list[dict[str, Any]]:
-    """A line a sentence, for the page."""
-    return [
-        {
-            "key": sentence.key,
-            "text": sentence.text,
-            "label": sentence.label,
-            "colour": "#{:02x}{:02x}{:02x}".format(*colour(sentence.key - 1)),
-            "presence": round(float(score), 3),
-            "present": bool(score >= threshold),
-        }
-        for sentence, score in zip(sentences, presence, strict=True)
-    ]
+def describe(sentence: Sentence) -> dict[str, Any]:
+    """What the page knows of a sentence."""
+    red, green, blue = colour(sentence.key - 1)
+    return {
+        "key": sentence.key,
+        "text": sentence.text,
+        "label": sentence.label,
+        "colour": f"#{red:02x}{green:02x}{blue:02x}",
+    }
 
 
 def level_db(samples: NDArray[np.float32] | None) -> float | None:

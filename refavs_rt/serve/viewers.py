@@ -49,6 +49,7 @@ class Viewers:
         self._viewers: set[Viewer] = set()
         self._events: deque[str] = deque(maxlen=_EVENTS_KEPT)
         self._last: bytes | None = None
+        self._state: Mapping[str, Any] = {}
 
     def __len__(self) -> int:
         return len(self._viewers)
@@ -58,6 +59,7 @@ class Viewers:
         self._viewers.add(viewer)
         for event in self._events:
             viewer.tell(event)
+        viewer.tell(json.dumps({"state": self._state}))
         if self._last is not None:
             viewer.show(self._last)
 
@@ -70,6 +72,14 @@ class Viewers:
         self._last = len(described).to_bytes(4, "little") + described + jpeg
         for viewer in self._viewers:
             viewer.show(self._last)
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """What is asked for; told where it has changed."""
+        if state == self._state:
+            return
+        self._state = state
+        for viewer in self._viewers:
+            viewer.tell(json.dumps({"state": state}))
 
     def tell(self, event: Mapping[str, Any]) -> None:
         text = json.dumps({"event": event}, separators=(",", ":"))

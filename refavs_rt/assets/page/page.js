@@ -46,6 +46,13 @@ function takeText(message) {
     showEvents();
     return;
   }
+  if (message.state) {
+    paused = message.state.paused;
+    if (!paused) lastPicture = performance.now();
+    showPaused();
+    showSentences(message.state.sentences);
+    return;
+  }
   const done = waiting.get(message.reply);
   waiting.delete(message.reply);
   if (done) done(message.error);
@@ -81,7 +88,6 @@ async function draw() {
 }
 
 function showHeader(header) {
-  paused = header.paused;
   setState("live", true);
   showPaused();
   byId("latency").textContent = `${header.latency_ms.toFixed(0)} ms`;
@@ -108,9 +114,10 @@ function showSentences(sentences) {
     rows.delete(String(sentence.key));
     row.sentence = sentence;
     row.style.setProperty("--colour", sentence.colour);
-    row.classList.toggle("present", sentence.present);
     row.querySelector(".label").textContent = sentence.label;
     row.querySelector(".asked").textContent = sentence.label === sentence.text ? "" : sentence.text;
+    if (sentence.presence === undefined) continue; // it is told with the next picture
+    row.classList.toggle("present", sentence.present);
     row.querySelector(".score").textContent = sentence.presence.toFixed(2);
     row.querySelector(".presence-fill").style.width = `${100 * sentence.presence}%`;
   }
@@ -195,12 +202,7 @@ byId("add").onsubmit = async (submitted) => {
 };
 
 byId("pause").onclick = async () => {
-  const wanted = !paused;
-  const problem = await send({ do: "pause", paused: wanted });
-  complain(problem);
-  if (problem) return;
-  paused = wanted;
-  showPaused();
+  complain(await send({ do: "pause", paused: !paused }));
 };
 
 byId("snapshot").onclick = () => {
