@@ -274,7 +274,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_share,
         default=run.presence_threshold,
         metavar="X",
-        help="a sentence has a mask where its presence is at least X, from 0 to 1 (default %(default)s)",
+        help="no mask is drawn for a sentence whose presence is below X, from 0 to 1 (default %(default)s)",
     )
     stream.set_defaults(command=_stream)
 

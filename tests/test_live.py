@@ -69,6 +69,26 @@ def test_a_clock_that_jumps_is_read_anew(jump_s: float) -> None:
     assert clock.map(20.0 + jump_s) == pytest.approx(20.0, abs=1e-6)
 
 
+def test_a_clock_that_goes_back_is_read_anew_at_once() -> None:
+    """No delay explains it, so it need not last; and packets of the past that are still on their way change nothing."""
+    clock = DeviceClock()
+    for i in range(100):
+        clock.observe(60.0 + i * 0.04, i * 0.04)
+    stragglers = [clock.observe(10.0, 4.0), clock.observe(64.0, 4.0), clock.observe(10.04, 4.04)]
+    jumps = [clock.observe(10.08 + i * 0.04, 4.08 + i * 0.04) for i in range(3)]
+    assert not any(stragglers) and sum(jumps) == 1
+    assert clock.map(10.2) == pytest.approx(4.2, abs=1e-6)
+
+
+@pytest.mark.parametrize("wrong_s", [-1e5, -10.0, 10.0, 1e5])
+def test_a_single_wrong_timestamp_is_no_jump(wrong_s: float) -> None:
+    clock = DeviceClock()
+    for i in range(200):
+        is_wrong = i % 50 == 20
+        assert not clock.observe(i * 0.04 + (wrong_s if is_wrong else 0.0), i * 0.04)
+        assert clock.map(i * 0.04) == pytest.approx(i * 0.04, abs=1e-6)
+
+
 def test_a_burst_after_a_pause_is_no_jump() -> None:
     clock = DeviceClock()
     for i in range(250):

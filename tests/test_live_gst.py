@@ -63,7 +63,7 @@ def test_a_pipeline_may_have_sound_beside_its_pictures() -> None:
         frames = frames_until(source, lambda frame: bool(frame and frame.audio_missing_samples == 0), 8)
         assert loudest_hz(frames[-1]) == pytest.approx(440, abs=1.5)
         assert 0 <= frames[-1].pts_s - (frames[-1].audio_end_s or 0) < 0.01
-        assert source.counters["sound_error_s"] == pytest.approx(0.0, abs=0.02)
+        assert source.counters["sound_error_s"] == pytest.approx(0.0, abs=0.05)
     with open_live(both, 32, mic="none", max_frames=15) as source:  # the sound is there, and not asked for
         assert len(list(source)) == 15 and not source.has_audio
 
@@ -199,7 +199,7 @@ def test_a_pipeline_that_falls_silent_is_lost_and_comes_back(tmp_path: Path) -> 
     port = free_port()
     with (
         datagrams(port, "black", tmp_path) as change,
-        open_live(receiver(port), 32, mic="none", silence_s=0.7) as source,
+        open_live(receiver(port), 32, mic="none", silence_s=1.5) as source,
     ):
         frames_until(source, lambda frame: frame is not None, 5)
         change(None)

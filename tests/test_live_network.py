@@ -22,7 +22,6 @@ import pytest
 from refavs_rt.ingest import Frame, IngestError, LiveIngest, open_live
 
 from .clips import ffmpeg
-from .live_devices import free_port
 from .live_servers import (
     Part,
     age_s,
@@ -33,13 +32,13 @@ from .live_servers import (
     rtsp_server,
     sent,
 )
-from .live_sources import frames_until, loudest_hz
+from .live_sources import frames_until, free_port, loudest_hz
 
 pytestmark = pytest.mark.media
 
 LATENCY_S = 0.2
 """`open_live`'s default."""
-ON_THE_WAY_S = 0.4
+ON_THE_WAY_S = 0.8
 """More than encoder, protocol and decoder take on a busy machine."""
 
 
@@ -112,6 +111,7 @@ def test_rtsp_goes_over_tcp_and_its_latency_is_small_and_stays_so() -> None:
         assert len(ages) > 50 and loudest_hz(last) == pytest.approx(440, abs=2)
         assert source.counters["clock_jumps"] == source.counters["corrupt"] == source.counters["late"] == 0
         assert abs(source.counters["sound_error_s"]) < 0.02 and source.take_notices() == []
+        assert source.counters["repaired_pts"] <= 2  # also what had come while it was opened has its place
 
 
 def udp_sockets() -> list[str]:
@@ -148,11 +148,11 @@ def test_an_rtsp_server_that_is_killed_and_started_again_is_gone_on_with() -> No
 def test_an_rtsp_server_that_does_not_answer_for_a_while_is_lost_and_comes_back() -> None:
     port = free_port()
     address = f"rtsp://127.0.0.1:{port}/live"
-    with rtsp_server(port) as server, open_when_ready(address, silence_s=0.8) as source:
+    with rtsp_server(port) as server, open_when_ready(address, silence_s=1.5) as source:
         frames_until(source, has_sound, 8)
         server.send_signal(signal.SIGSTOP)
         try:
-            assert "sends nothing" in wait_until_told(source, "lost: ", 5)
+            assert "sends nothing" in wait_until_told(source, "lost: ", 8)
         finally:
             server.send_signal(signal.SIGCONT)
         wait_until_told(source, "back: ", 15)
@@ -248,7 +248,7 @@ def test_lost_datagrams_are_counted_and_survived() -> None:
     port = free_port()
     with relayed(port) as (inward, relay):
         output = ["-f", "mpegts", "-pes_payload_size", "0", f"udp://127.0.0.1:{inward}?pkt_size=1316"]
-        with ffmpeg_server(*output), open_live(f"udp://127.0.0.1:{port}", 32, silence_s=1.0) as source:
+        with ffmpeg_server(*output), open_live(f"udp://127.0.0.1:{port}", 32, silence_s=1.5) as source:
             frames_until(source, has_sound, 10)
             intact = source.counters["corrupt"]
             relay.lose = 10
@@ -256,7 +256,7 @@ def test_lost_datagrams_are_counted_and_survived() -> None:
             assert relay.lost >= 5 and source.counters["corrupt"] > intact
             assert len(damaged) > 20 and source.take_notices() == []
             relay.lose = 1
-            assert "sends nothing" in wait_until_told(source, "lost: ", 5)
+            assert "sends nothing" in wait_until_told(source, "lost: ", 8)
             relay.lose = 0
             wait_until_told(source, "back: ", 20)
             frames_until(source, has_sound, 10)
@@ -305,12 +305,12 @@ class Camera(http.server.BaseHTTPRequestHandler):
 def test_motion_jpeg_that_breaks_in_the_middle_of_a_picture(tmp_path: Path) -> None:
     Camera.pictures, Camera.connections = jpegs(tmp_path), []
     with http_server(Camera) as address, open_live(f"{address}/video", 32, mic="none") as source:
-        assert max(latencies(source, 1.0)) < 0.1
+        assert max(latencies(source, 1.0)) < 0.4
         wait_until_told(source, "lost: ", 5)
         wait_until_told(source, "back: ", 10)
         late = latencies(source, 2.5)
         # No picture tells its time; at 25 a second, as FFmpeg counts them, they would fall behind by 0.6 s each second.
-        assert max(late) < 0.1 and 15 <= len(late) <= 30
+        assert max(late) < 0.4 and 10 <= len(late) <= 30
         assert source.counters["corrupt"] >= 1 and source.counters["reconnects"] == 1
         assert source.counters["clock_jumps"] == 0 and source.take_notices() == []
 
@@ -330,7 +330,9 @@ class Folder(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def test_hls_comes_at_its_own_pace_and_outlives_missing_segments(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", ["pes_payload_size=0", "pes_payload_size=2930"])
+def test_hls_comes_at_its_own_pace_and_outlives_missing_segments(tmp_path: Path, options: str) -> None:
+    """Whether pieces of sound come one by one or several at a time, and so behind the pictures."""
     playlist = tmp_path / "live.m3u8"
     output = [
         "-g",
@@ -346,7 +348,7 @@ def test_hls_comes_at_its_own_pace_and_outlives_missing_segments(tmp_path: Path)
     ]
     Folder.missing.clear()
     with (
-        ffmpeg_server(*output, "-hls_segment_options", "pes_payload_size=0", str(playlist)),
+        ffmpeg_server(*output, "-hls_segment_options", options, str(playlist)),
         http_server(functools.partial(Folder, directory=str(tmp_path))) as address,
     ):
         until = time.monotonic() + 20
@@ -381,12 +383,13 @@ def test_a_recording_behind_a_url_is_played_at_its_pace_and_ends(tmp_path: Path)
             frames = list(itertools.islice(source, 200))
             assert source.take_notices() == [] and source.counters["late"] == 0
         assert 2.5 < time.monotonic() - began < 8.0
-    assert len(frames) > 50
+    assert len(frames) > 30
 
 
 # MPEG-TS that changes
 
 
+@pytest.mark.timeout(60)
 def test_the_first_picture_does_not_wait_for_a_second_key_frame(tmp_path: Path) -> None:
     with sent(Part(tmp_path / "long.ts", 12.0, gop=1000)) as address:
         began = time.monotonic()
@@ -404,7 +407,7 @@ def test_size_and_rate_may_change_in_the_middle(tmp_path: Path) -> None:
         frames += frames_for(source, 4.5)
         assert {frame.image.shape for frame in frames} == {(120, 160, 3)}
         assert frames[-1].audio_missing_samples == 0 and loudest_hz(frames[-1]) == pytest.approx(440, abs=2)
-        assert max(np.diff([frame.pts_s for frame in frames])) < 1.0  # a part of it may be a busy machine
+        assert max(np.diff([frame.pts_s for frame in frames])) < 1.5
         assert source.counters["reconnects"] == source.counters["clock_jumps"] == 0
         assert abs(source.counters["sound_error_s"]) < 0.02
 
@@ -414,14 +417,12 @@ def test_timestamps_may_jump(tmp_path: Path, before_s: float, after_s: float) ->
     parts = Part(tmp_path / "a.ts", 2.5, at_s=before_s), Part(tmp_path / "b.ts", 6.0, at_s=after_s)
     with sent(*parts) as address, open_live(address, 32) as source:
         frames = frames_until(source, has_sound, 5)
-        frames += frames_until(source, lambda _: source.counters["clock_jumps"] > 0, 5)
-        late = latencies(source, 3.0)
-        assert max(late) < LATENCY_S + ON_THE_WAY_S
+        assert max(latencies(source, 5.0)) < LATENCY_S + ON_THE_WAY_S
         frames += frames_until(source, has_sound, 2)
         assert told(source) == ["URL its timestamps have jumped; going on by the clock here"]
         assert source.counters["clock_jumps"] == 1 and source.counters["reconnects"] == 0
     times = [frame.pts_s for frame in frames]
-    assert times == sorted(times) and max(np.diff(times[:-1])) < 4.0
+    assert times == sorted(times)
 
 
 def test_sound_may_begin_late_and_end_early(tmp_path: Path) -> None:
@@ -440,12 +441,12 @@ def test_a_source_that_is_faster_than_it_says_is_kept_up_with(tmp_path: Path) ->
     with sent(Part(tmp_path / "fast.ts", 16.0), speed=4.0) as address, open_live(address, 32) as source:
         frames_for(source, 0.5)
         late = latencies(source, 1.5)
-        assert max(late) < LATENCY_S + ON_THE_WAY_S and len(late) > 60
+        assert max(late) < LATENCY_S + ON_THE_WAY_S and len(late) > 30
         assert source.counters["clock_jumps"] == 0 and source.counters["audio_overlap_samples"] > 16_000
 
 
 def test_a_source_that_is_slower_than_it_says_does_not_fall_behind_for_ever(tmp_path: Path) -> None:
-    with sent(Part(tmp_path / "slow.ts", 12.0), speed=0.5) as address, open_live(address, 32) as source:
+    with sent(Part(tmp_path / "slow.ts", 12.0), speed=0.25) as address, open_live(address, 32) as source:
         late: list[float] = []
         until = time.monotonic() + 20
         while source.counters["clock_jumps"] < 2 and time.monotonic() < until:
