@@ -3,15 +3,17 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo core dev test bench soak kernels-all kernels-aot gpu check fix clean distclean
+.PHONY: help demo core dev test bench soak kernels-all kernels-aot gpu sanitize fuzz check fix clean distclean
 
 # A Python to make .venv with; unset, a suitable one is looked for: make demo PYTHON=/path/to/python3.12
 PYTHON ?=
+# How long `make fuzz` takes
+SECONDS ?= 300
 # Passed on: make test ARGS="-k masks -x"; make demo ARGS="--out somewhere"
 ARGS ?=
 
 BIN := .venv/bin
-PY_SOURCES := refavs_rt kernels export train benchmarks tests bootstrap.py conftest.py
+PY_SOURCES := refavs_rt kernels export train benchmarks tests csrc bootstrap.py conftest.py
 CPP_SOURCES = $(shell find csrc -name '*.h' -o -name '*.cpp')
 BOOTSTRAP = @command -v $(or $(PYTHON),python3) >/dev/null || \
 	{ echo "error: no $(or $(PYTHON),python3) found; on Debian or Ubuntu: sudo apt-get install python3" >&2; exit 1; }; \
@@ -46,6 +48,13 @@ kernels-aot: dev ## compile every kernel for every card, with no GPU, and check 
 
 gpu: ## on a machine with a GPU, installing nothing: the kernels' tests there, and their figures: gpu-results/
 	@PYTHONPATH=. $(or $(PYTHON),python3) -m benchmarks.gpu $(ARGS)
+
+sanitize: dev ## csrc and its tests with the address, undefined-behaviour and thread sanitizers: a quarter of an hour
+	@$(BIN)/python csrc/tests/sanitize.py $(ARGS)
+
+fuzz: ## with Clang's libFuzzer, damaged files and odd addresses into csrc: make fuzz SECONDS=600
+	$(BOOTSTRAP) fuzz
+	@$(BIN)/python csrc/tests/fuzz.py --seconds $(SECONDS) $(ARGS)
 
 check: dev ## ruff, mypy, clang-format; changes nothing
 	@$(BIN)/ruff check $(PY_SOURCES)
