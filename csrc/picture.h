@@ -62,7 +62,6 @@ class PictureConverter {
     bool operator==(const Form& other) const;
   };
 
-
   const Orientation orientation_;
   const int size_;
   const Normalization normalization_;

@@ -22,6 +22,7 @@ import pytest
 from refavs_rt.ingest import Frame, IngestError, LiveIngest, open_live
 
 from .clips import ffmpeg
+from .live_devices import free_port
 from .live_servers import (
     Part,
     age_s,
@@ -32,7 +33,7 @@ from .live_servers import (
     rtsp_server,
     sent,
 )
-from .live_sources import frames_until, free_port, loudest_hz
+from .live_sources import frames_until, loudest_hz
 
 pytestmark = pytest.mark.media
 
