@@ -85,8 +85,9 @@ std::string host_of(const std::string& url) {
   authority = authority.substr(0, authority.find_first_of("/?#"));
   const size_t at = authority.rfind('@');
   if (at != std::string::npos) authority = authority.substr(at + 1);
-  if (!authority.empty() && authority[0] == '[')
-    return lower(authority.substr(1, authority.find(']') - 1));
+  const size_t bracket = authority.find(']');
+  if (authority[0] == '[' && bracket != std::string::npos)
+    return lower(authority.substr(1, bracket - 1));
   return lower(authority.substr(0, authority.find(':')));
 }
 
@@ -165,7 +166,7 @@ void read_screen_options(const std::string& query, Address* address) {
     } else if (key == "cursor") {
       address->options.emplace_back("draw_mouse", value);
     } else {
-      throw IngestError(address->shown + ": '" + key +
+      throw IngestError(address->shown + ": '" + without_secrets(key) +
                         "' is no option of a screen; give size=WxH, " +
                         "rate=N or cursor=0, as in screen::0.0+100,50?size=640x360&rate=15");
     }
@@ -177,7 +178,7 @@ Address screen(const std::string& typed) {
   Address address;
   address.kind = AddressKind::kDevice;
   address.demuxer = "x11grab";
-  address.shown = typed;
+  address.shown = without_secrets(typed);
   std::string rest = typed.substr(std::strlen("screen:"));
   const size_t question = rest.find('?');
   if (question != std::string::npos) {
@@ -187,7 +188,7 @@ Address screen(const std::string& typed) {
   if (rest.empty()) {
     const char* display = std::getenv("DISPLAY");
     if (!display || !*display)
-      throw IngestError(typed + ": there is no DISPLAY; name the screen, as in screen::0");
+      throw IngestError(address.shown + ": there is no DISPLAY; name the screen, as in screen::0");
     rest = display;
   }
   address.url = rest;

@@ -12,9 +12,9 @@ namespace refavs {
 // hop must not fall before it by a rounding of doubles.
 class SourceClock {
  public:
-  // 35,000 years. Times of broken files that lie further off are taken for this far, which all
-  // that is computed from them has room for.
-  static constexpr int64_t kFarthest_s = int64_t(1) << 40;
+  // 2,000 years. Times of broken files that lie further off are taken for this far, which all that
+  // is computed from them has room for.
+  static constexpr int64_t kFarthest_s = int64_t(1) << 36;
 
   SourceClock() = default;
   // The clock reads 0 at `origin_pts * origin_base` seconds of the container.

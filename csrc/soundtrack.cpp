@@ -10,6 +10,8 @@ namespace refavs {
 namespace {
 
 constexpr int kEncodedRateHz = 48000;
+constexpr int kHighestCopiedHz = 768000;
+constexpr int64_t kLongestPacket_s = 60;  // a longer one is a broken duration
 constexpr int64_t kBitsPerChannel = 96000;
 
 bool mp4_holds(AVCodecID codec) {
@@ -32,19 +34,16 @@ Soundtrack::Soundtrack(const std::string& path) : source_(path, Wanted::kSound) 
   if (!present()) return;
   const AVCodecParameters& stored = *source_.audio()->codecpar;
   rate_ = stored.sample_rate;
-  if (mp4_holds(stored.codec_id) && rate_ > 0) return;
+  if (mp4_holds(stored.codec_id) && rate_ > 0 && rate_ <= kHighestCopiedHz) return;
   rate_ = kEncodedRateHz;
   channels_ = channel_count(stored) == 1 ? 1 : 2;
   decoder_ = source_.open_decoder(*source_.audio(), 1);
   open_encoder();
-  fifo_.resize(static_cast<size_t>(channels_));
+  fifo_ = SampleFifo(channels_);
   resampler_ = std::make_unique<Resampler>(
       rate_, channels_, source_.clock(),
-      [this](const float* const* samples, int64_t count) {
-        for (int c = 0; c < channels_; ++c)
-          fifo_[c].insert(fifo_[c].end(), samples[c], samples[c] + count);
-      },
-      [](int64_t, int64_t) {});
+      [this](const float* const* samples, int64_t count) { fifo_.push(samples, count); },
+      [](int64_t, int64_t) {}, [this](int64_t count) { fifo_.push_silence(count); });
 }
 
 void Soundtrack::open_encoder() {
@@ -86,7 +85,7 @@ void Soundtrack::finish(double end_s, const Write& write) {
   write_until(end_s, write);
   if (copied()) return;
   const int64_t end = std::llround(end_s * rate_);
-  const int64_t rest = std::min<int64_t>(end - encoded_, static_cast<int64_t>(fifo_[0].size()));
+  const int64_t rest = std::min<int64_t>(end - encoded_, fifo_.size());
   if (rest > 0) {
     FramePtr frame = new_frame();
     frame->format = AV_SAMPLE_FMT_FLTP;
@@ -95,8 +94,7 @@ void Soundtrack::finish(double end_s, const Write& write) {
     frame->pts = encoded_;
     set_default_channels(frame.get(), channels_);
     if (av_frame_get_buffer(frame.get(), 0) < 0) throw std::bad_alloc();
-    for (int c = 0; c < channels_; ++c)
-      std::copy_n(fifo_[c].begin(), rest, reinterpret_cast<float*>(frame->extended_data[c]));
+    fifo_.pop(rest, reinterpret_cast<float**>(frame->extended_data));
     send(frame.get(), write);
   }
   send(nullptr, write);
@@ -126,8 +124,9 @@ bool Soundtrack::read_copy() {
   const int frame_samples =
       av_get_audio_frame_duration2(const_cast<AVCodecParameters*>(stream.codecpar), packet->size);
 #endif
-  const int64_t samples =
-      frame_samples > 0 ? frame_samples : av_rescale_q(packet->duration, base, {1, rate_});
+  const int64_t samples = std::clamp<int64_t>(
+      frame_samples > 0 ? frame_samples : av_rescale_q(packet->duration, base, {1, rate_}), 0,
+      kLongestPacket_s * rate_);
   const int64_t stamp = packet->pts != AV_NOPTS_VALUE ? packet->pts : packet->dts;
   int64_t at = expected_ != AV_NOPTS_VALUE ? expected_ : 0;
   if (stamp != AV_NOPTS_VALUE) {
@@ -145,13 +144,13 @@ bool Soundtrack::read_copy() {
 }
 
 void Soundtrack::encode_until(double until_s, const Write& write) {
-  const size_t frame_samples = static_cast<size_t>(encoder_->frame_size);
+  const int64_t frame_samples = encoder_->frame_size;
   for (;;) {
     const double frame_end_s = static_cast<double>(encoded_ + encoder_->frame_size) / rate_;
     if (frame_end_s > until_s) return;
-    while (fifo_[0].size() < frame_samples && decode_more()) {
+    while (fifo_.size() < frame_samples && decode_more()) {
     }
-    if (fifo_[0].size() < frame_samples) return;
+    if (fifo_.size() < frame_samples) return;
     FramePtr frame = new_frame();
     frame->format = AV_SAMPLE_FMT_FLTP;
     frame->sample_rate = rate_;
@@ -159,12 +158,7 @@ void Soundtrack::encode_until(double until_s, const Write& write) {
     frame->pts = encoded_;
     set_default_channels(frame.get(), channels_);
     if (av_frame_get_buffer(frame.get(), 0) < 0) throw std::bad_alloc();
-    for (int c = 0; c < channels_; ++c) {
-      std::copy_n(fifo_[c].begin(), frame_samples,
-                  reinterpret_cast<float*>(frame->extended_data[c]));
-      fifo_[c].erase(fifo_[c].begin(),
-                     fifo_[c].begin() + static_cast<std::ptrdiff_t>(frame_samples));
-    }
+    fifo_.pop(frame_samples, reinterpret_cast<float**>(frame->extended_data));
     encoded_ += encoder_->frame_size;
     send(frame.get(), write);
   }

@@ -1,7 +1,6 @@
 // The sound of a source, on its way into another file.
 #pragma once
 
-#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
@@ -9,6 +8,7 @@
 
 #include "ffmpeg.h"
 #include "resample.h"
+#include "sample_fifo.h"
 #include "source.h"
 
 namespace refavs {
@@ -62,8 +62,8 @@ class Soundtrack {
   CodecPtr decoder_;
   CodecPtr encoder_;
   std::unique_ptr<Resampler> resampler_;
-  std::vector<std::deque<float>> fifo_;  // of each channel
-  int64_t encoded_ = 0;                  // samples
+  SampleFifo fifo_;
+  int64_t encoded_ = 0;  // samples
 };
 
 }  // namespace refavs

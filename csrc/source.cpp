@@ -1,5 +1,6 @@
 #include "source.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
@@ -15,6 +16,9 @@ namespace refavs {
 namespace {
 
 namespace fs = std::filesystem;
+
+// Of one picture: 8192 x 8192. A small file may claim many more, and take all memory.
+constexpr int64_t kMostPixels = int64_t(1) << 26;
 
 // Tells what FFmpeg would tell in words that lead nowhere, or would even play (a text file is an
 // ANSI animation to it).
@@ -71,6 +75,15 @@ std::string location_of(AVIOContext* opened, const char* url) {
   return *location ? reinterpret_cast<const char*>(location) : url;
 }
 
+// FFmpeg decodes a little of each stream to find out what it is.
+int find_stream_info(AVFormatContext* context) {
+  std::vector<AVDictionary*> options(std::max(context->nb_streams, 1u), nullptr);
+  for (AVDictionary*& one : options) av_dict_set_int(&one, "max_pixels", kMostPixels, 0);
+  const int found = avformat_find_stream_info(context, options.data());
+  for (AVDictionary*& one : options) av_dict_free(&one);
+  return found;
+}
+
 // FFmpeg's calls block, so they ask this often; a device is asked in turns instead.
 bool blocks(const Address& address) { return address.kind != AddressKind::kDevice; }
 
@@ -120,7 +133,7 @@ void Source::open(const Options& options) {
   if (opened < 0) throw IngestError(why_not(address_, opened, is_over()));
   input_.reset(context);
   if (is_text_format(*context->iformat)) throw IngestError(not_media(path(), "it is a text file"));
-  const int found = avformat_find_stream_info(context, nullptr);
+  const int found = find_stream_info(context);
   if (found < 0 || is_over()) throw IngestError(why_not(address_, found, is_over()));
 }
 
@@ -169,6 +182,10 @@ void Source::find_streams(Wanted wanted) {
     if (!first_video)
       throw IngestError(path() + " has no video stream; name a source with pictures");
     video_ = first_video;
+    const AVCodecParameters& coded = *video_->codecpar;
+    if (int64_t(coded.width) * coded.height > kMostPixels)
+      throw IngestError(path() + ": its pictures of " + std::to_string(coded.width) + "x" +
+                        std::to_string(coded.height) + " are too large; make them smaller");
   }
   const int best = wanted == Wanted::kPicture
                        ? -1
@@ -283,6 +300,7 @@ CodecPtr Source::new_decoder(const AVStream& stream, int threads) const {
   if (!codec || avcodec_parameters_to_context(codec.get(), stream.codecpar) < 0)
     throw std::bad_alloc();
   codec->pkt_timebase = stream.time_base;
+  codec->max_pixels = kMostPixels;
   codec->thread_count = threads;
   return codec;
 }

@@ -219,6 +219,26 @@ std::string nut_file(AVRational time_base, const std::vector<FilePacket>& packet
   return muxer.finish();
 }
 
+std::string png_file(int width, int height) {
+  CodecPtr encoder = new_encoder(AV_CODEC_ID_PNG);
+  encoder->width = width;
+  encoder->height = height;
+  encoder->pix_fmt = AV_PIX_FMT_MONOBLACK;
+  encoder->time_base = {1, 1};
+  check(avcodec_open2(encoder.get(), nullptr, nullptr), "picture encoder");
+  const FramePtr picture = new_frame();
+  picture->format = encoder->pix_fmt;
+  picture->width = width;
+  picture->height = height;
+  check(av_frame_get_buffer(picture.get(), 0), "picture");
+  std::fill_n(picture->data[0], int64_t(height) * picture->linesize[0], uint8_t(0));
+  check(avcodec_send_frame(encoder.get(), picture.get()), "encoder");
+  check(avcodec_send_frame(encoder.get(), nullptr), "encoder");
+  const PacketPtr packet = new_packet();
+  check(avcodec_receive_packet(encoder.get(), packet.get()), "encoder");
+  return std::string(reinterpret_cast<char*>(packet->data), static_cast<size_t>(packet->size));
+}
+
 Server::Server(std::string bytes, double seconds, Then then, int port, const std::string& host)
     : bytes_(std::move(bytes)),
       host_(host),

@@ -24,6 +24,9 @@ struct FilePacket {
 // NUT, which holds any time base and times.
 std::string nut_file(AVRational time_base, const std::vector<FilePacket>& packets);
 
+// A black PNG picture, whose file is small however large it is.
+std::string png_file(int width, int height);
+
 // Serves viewers from threads of its own.
 class Server {
  public:

@@ -120,6 +120,12 @@ TEST(Ingest, HoursWithoutSoundTakeNoMemory) {
   EXPECT_NEAR(frames[1].sound.samples.back(), 64 * 257 / 32768.0, 1e-3);
 }
 
+TEST(Ingest, APictureThatClaimsAllMemoryIsRefused) {
+  const Folder folder;
+  EXPECT_EQ(read(folder.write("a.png", png_file(3000, 2000))).size(), 1u);
+  EXPECT_THROW(read(folder.write("a.png", png_file(16000, 4500))), IngestError);
+}
+
 TEST(Ingest, TimesAtTheEndOfTheWorldAreNoHarm) {
   const Folder folder;
   for (const AVRational base : {AVRational{1, 1000}, AVRational{2'000'000'000, 1}}) {
