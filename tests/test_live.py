@@ -125,6 +125,21 @@ def test_sound_of_a_drifting_card_stays_in_its_place(drift_ppm: float) -> None:
     assert track.drift_ppm == pytest.approx(drift_ppm, abs=10)
 
 
+def test_sound_finds_its_place_once_the_clock_has_been_read() -> None:
+    """In the first half second nobody knows that its packets are 40 ms late; later ones only jitter."""
+    rng = np.random.default_rng(0)
+    track, piece_s = SoundTrack(), 0.02
+    for i in range(250):
+        samples = np.zeros(960, np.float32)
+        samples[0] = i % 50 == 0  # a click at each second
+        late_s = 0.04 if i < 25 else 0.0
+        track.push(samples, 48_000, i * piece_s + late_s + rng.uniform(-0.015, 0.015))
+    assert abs(track.error_s) < 0.01
+    window, _, end_s, missing = track.window(4.5)
+    assert missing == 0
+    assert end_s - (WINDOW - np.abs(window).argmax()) / 16_000 == pytest.approx(4.0, abs=0.02)
+
+
 def test_a_hole_is_missing_and_not_silence() -> None:
     track = SoundTrack()
     tone = np.sin(np.arange(48_000) * 0.1).astype(np.float32)
