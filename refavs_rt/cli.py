@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ Segment what each sentence means in every frame of a video with sound.
 A camera without --out or --jsonl is shown on a page in the browser.
 """
 _INTERRUPTED = 130
+_LATENCY_MS = 200.0
 
 
 class _UserError(Exception):
@@ -69,6 +71,10 @@ def _stream(args: argparse.Namespace) -> int:
 
     wanted = RunConfig(presence_threshold=args.null_threshold, threads=args.threads)
     source = args.source
+    if source is not None:
+        _refuse_live_options(args)
+    if args.token is not None and args.serve is None and (source is not None or args.out or args.jsonl):
+        raise _UserError("--token is for a page: give --serve too")
     if source is None:
         source = Live(
             args.camera,
@@ -94,6 +100,14 @@ def _stream(args: argparse.Namespace) -> int:
         )
     except (UsageError, IngestError, SinkError, ServeError) as error:
         raise _UserError(str(error)) from error
+
+
+def _refuse_live_options(args: argparse.Namespace) -> None:
+    """What would be left out in silence."""
+    plain = {"mic": "auto", "hwaccel": "", "camera_size": "", "camera_rate": 0.0, "latency_ms": _LATENCY_MS}
+    for name, value in plain.items():
+        if getattr(args, name) != value:
+            raise _UserError(f"--{name.replace('_', '-')} is of live sources: name the source with --camera")
 
 
 class _ListDevices(argparse.Action):
@@ -215,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     stream.add_argument(
         "--latency-ms",
         type=_latency,
-        default=200.0,
+        default=_LATENCY_MS,
         metavar="MS",
         help="how long a frame may wait for its sound, and how much of a network stream is held back to put it in order "
         "(default %(default)g)",
@@ -227,7 +241,11 @@ def _parser() -> argparse.ArgumentParser:
         "--list-devices", action=_ListDevices, nargs=0, help="list cameras, microphones and screens, and end"
     )
     stream.add_argument(
-        "--camera-size", default="", metavar="WxH", help="of a camera (default: what suits it)"
+        "--camera-size",
+        type=_size,
+        default="",
+        metavar="WxH",
+        help="of a camera (default: what suits it)",
     )
     stream.add_argument(
         "--camera-rate", type=_positive_float, default=0.0, metavar="FPS", help="of a camera, likewise"
@@ -310,6 +328,12 @@ def _count(text: str) -> int:
 
 def _positive_float(text: str) -> float:
     return _number(text, float, lambda value: 0 < value < math.inf, "a number above 0")
+
+
+def _size(text: str) -> str:
+    if not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; give WIDTHxHEIGHT, as in 1280x720")
+    return text
 
 
 def _latency(text: str) -> float:

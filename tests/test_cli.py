@@ -182,6 +182,8 @@ def mistakes(clip: Path, folder: Path) -> dict[str, tuple[list[str], str]]:
     return {
         "no source": (["--source", str(folder / "none.mp4")], "none.mp4"),
         "no media": (["--source", str(folder / "text.mp4")], "text.mp4"),
+        "live options of a file": (["--hwaccel", "cuda"], "--hwaccel is of live sources"),
+        "token without a page": (["--token", "x"], "--token is for a page"),
         "too many sentences": (["--text", "a"] * 64, "65 sentences are too many: 64 at most"),
         "no page there": (["--serve", "127.0.0.1:99999"], "is no address to serve at"),
         "blank sentence": (["--text", "  "], "must not be empty"),
@@ -203,6 +205,8 @@ def mistakes(clip: Path, folder: Path) -> dict[str, tuple[list[str], str]]:
     [
         "no source",
         "no media",
+        "live options of a file",
+        "token without a page",
         "too many sentences",
         "no page there",
         "blank sentence",

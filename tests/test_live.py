@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -510,8 +511,25 @@ def test_no_timeout_is_too_long(timeout_s: float) -> None:
                     assert source.read(timeout_s) is not None, "it waits for the next frame or the end"
 
 
+def test_a_machine_without_sound_is_told_in_one_line() -> None:
+    """ALSA's library would print its own."""
+    command = [
+        sys.executable,
+        "-m",
+        "refavs_rt.cli",
+        "stream",
+        "--camera",
+        "lavfi:testsrc2=size=64x64:rate=25",
+    ]
+    command += ["--text", "dog", "--max-frames", "2", "--jsonl", os.devnull]
+    nowhere = {**os.environ, "PULSE_SERVER": "unix:/nowhere"}
+    said = subprocess.run(command, capture_output=True, text=True, timeout=120, env=nowhere).stderr
+    assert "ALSA lib" not in said and said.count("no sound") <= 1
+
+
 def test_devices_are_listed_as_the_flags_take_them() -> None:
     for medium, address, name in list_devices():
+        assert not address.startswith("alsa:") or ":" in address[5:] or address == "alsa:default"
         assert medium in ("camera", "microphone", "screen") and address and isinstance(name, str)
 
 
