@@ -26,6 +26,8 @@ constexpr int64_t kGap_us = 1'000'000;    // of timestamps: something is missing
 constexpr int64_t kJump_us = 10'000'000;  // they begin anew
 constexpr int64_t kInstant_us = 2000;     // a packet that takes no longer to read was there already
 constexpr int64_t kBacklog_us = 500'000;
+constexpr int64_t kOld_us = 500'000;  // a picture that has waited so long for the decoder is late
+constexpr double kPictures = 5.0;     // may be missing of a slow camera
 constexpr int kReadErrorsOnEnd = 50;
 
 std::string microseconds(double seconds) { return std::to_string(std::llround(seconds * 1e6)); }
@@ -78,6 +80,11 @@ Patience patience(const Address& address, const CaptureOptions& options) {
 
 constexpr double kNoTime = std::numeric_limits<double>::quiet_NaN();
 
+int64_t picture_patience_us(const SourceInfo& info, const CaptureOptions& options) {
+  const double slow_s = info.frame_rate > 0.0 ? kPictures / info.frame_rate : 0.0;
+  return std::llround(std::max(options.silence_s, slow_s) * 1e6);
+}
+
 double seconds(int64_t pts, AVRational base) {
   return pts == AV_NOPTS_VALUE ? kNoTime : static_cast<double>(pts) * av_q2d(base);
 }
@@ -90,6 +97,7 @@ AvCapture::AvCapture(const Address& address, Wanted wanted, const CaptureOptions
       paced_(source_.comes_in_advance()),
       from_device_(address.kind == AddressKind::kDevice),
       timeless_(!paced_ && !source_.tells_time()),
+      picture_patience_us_(picture_patience_us(source_.info(), options)),
       hardware_(options.hwaccel) {
   if (source_.video()) {
     video_codec_ = source_.new_decoder(*source_.video(), decoder_threads(options.decode_threads));
@@ -183,12 +191,24 @@ PacketPtr AvCapture::next_packet(CaptureListener* listener) {
       continue;
     }
     if (status == AVERROR_EXIT || status == AVERROR_EOF) return nullptr;
-    if (status >= 0) return packet;
+    if (status >= 0) {
+      check_pictures(*packet);
+      return packet;
+    }
     listener->corrupt(1, 0);
     if (++errors_on_end >= kReadErrorsOnEnd || status == AVERROR(ENODEV) || status == AVERROR(EIO))
       throw IngestError(source_.path() + ": broke off (" + ffmpeg_message(status) + ")");
   }
   return nullptr;
+}
+
+// Sound may begin late and end early; a camera whose pictures stand still is lost.
+void AvCapture::check_pictures(const AVPacket& packet) {
+  if (!source_.video() || paced_) return;
+  const int64_t now_us = av_gettime_relative();
+  if (is_picture(packet) || picture_at_us_ == 0) picture_at_us_ = now_us;
+  if (now_us - picture_at_us_ > picture_patience_us_)
+    throw IngestError(source_.path() + ": sends sound and no pictures; check the camera");
 }
 
 bool AvCapture::is_picture(const AVPacket& packet) const {
@@ -209,8 +229,8 @@ void AvCapture::use(PacketPtr packet, CaptureListener* listener) {
   if (packet->flags & AV_PKT_FLAG_CORRUPT) listener->corrupt(picture ? 1 : 0, picture ? 0 : 1);
   if (!picture) {
     decode_sound(packet.get(), listener);
-  } else if (!queue_picture(std::move(packet))) {
-    listener->late(1);
+  } else if (const int64_t skipped = queue_picture(std::move(packet)); skipped > 0) {
+    listener->late(skipped);
   }
 }
 
@@ -241,16 +261,22 @@ void AvCapture::sleep_until(int64_t time_us) {
     av_usleep(static_cast<unsigned>(std::min(left, kSlice_us)));
 }
 
-// False: skipped, because decoding is too slow.
-bool AvCapture::queue_picture(PacketPtr packet) {
+// Returns how many are skipped because decoding is too slow: those up to a key frame.
+int64_t AvCapture::queue_picture(PacketPtr packet) {
   std::lock_guard<std::mutex> lock(mutex_);
-  const bool key = (packet->flags & AV_PKT_FLAG_KEY) != 0;
-  if (pictures_.size() >= kPackets) skipping_ = true;
-  if (skipping_ && key && pictures_.size() < kPackets) skipping_ = false;
-  if (skipping_) return false;
-  pictures_.push_back(std::move(packet));
+  const int64_t now_us = av_gettime_relative();
+  const bool is_key = (packet->flags & AV_PKT_FLAG_KEY) != 0;
+  const bool is_full = pictures_.size() >= kPackets;
+  int64_t skipped = 0;
+  if (is_key && (is_full || (!pictures_.empty() && now_us - pictures_.front().at_us > kOld_us))) {
+    skipped = static_cast<int64_t>(pictures_.size());
+    pictures_.clear();
+  }
+  skipping_ = !is_key && (skipping_ || is_full);
+  if (skipping_) return skipped + 1;
+  pictures_.push_back({std::move(packet), now_us});
   changed_.notify_all();
-  return true;
+  return skipped;
 }
 
 void AvCapture::decode_pictures(CaptureListener* listener) {
@@ -264,7 +290,7 @@ void AvCapture::decode_pictures(CaptureListener* listener) {
         if (stopped_) return;
         packet = nullptr;
         if (!pictures_.empty()) {
-          packet = std::move(pictures_.front());
+          packet = std::move(pictures_.front().packet);
           pictures_.pop_front();
         }
       }

@@ -12,6 +12,7 @@ using std::chrono::milliseconds;
 using Clock = std::chrono::steady_clock;
 
 constexpr double kOpen_s = 15.0;
+constexpr double kPictures = 5.0;          // may be missing of a slow camera
 constexpr auto kSlice = milliseconds(20);  // between two looks at `stopped` while opening
 
 milliseconds in_ms(double seconds) { return milliseconds(static_cast<int64_t>(seconds * 1e3)); }
@@ -35,6 +36,8 @@ GstCapture::GstCapture(const Address& address, Wanted wanted, const CaptureOptio
   if (info_.has_audio) info_.audio_codec = "raw";
   info_.frame_rate = frames_.frame_rate();
   info_.pixel_aspect = frames_.pixel_aspect();
+  const double slow_s = info_.frame_rate > 0.0 ? kPictures / info_.frame_rate : 0.0;
+  patience_ = in_ms(std::max(silence_s_, slow_s));
 }
 
 // As long as a device may take to start.
@@ -53,10 +56,14 @@ GstPtr<gst::Sample> GstCapture::wait_first(Medium medium, const std::atomic<bool
 }
 
 void GstCapture::run(CaptureListener* listener) {
+  auto picture_at = Clock::now();
   for (;;) {
     GstSample sample;
     switch (pipeline_.next(&sample, in_ms(silence_s_))) {
       case GstPipeline::Status::kSample:
+        if (sample.medium == Medium::kPicture || !info_.has_video) picture_at = Clock::now();
+        if (Clock::now() - picture_at > patience_)
+          throw IngestError(shown_ + ": sends sound and no pictures; check the camera");
         hand_over(sample, listener);
         break;
       case GstPipeline::Status::kWoken:

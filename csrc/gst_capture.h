@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <string>
 
 #include "capture.h"
@@ -27,6 +28,7 @@ class GstCapture : public Capture {
 
   const std::string shown_;
   const double silence_s_;
+  std::chrono::milliseconds patience_{0};  // between pictures
   SourceInfo info_;
   GstFrames frames_;
   GstPipeline pipeline_;  // last: it ends first

@@ -1,5 +1,7 @@
 #include "source.h"
 
+#include <dlfcn.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
@@ -84,6 +86,18 @@ int find_stream_info(AVFormatContext* context) {
   return found;
 }
 
+void say_nothing(const char*, int, const char*, int, const char*, ...) {}
+
+// ALSA's library prints to stderr what reaches the caller as an error. FFmpeg has loaded it.
+void hush_alsa() {
+  void* alsa = dlopen("libasound.so.2", RTLD_LAZY | RTLD_NOLOAD);
+  if (!alsa) return;
+  using Setter = int (*)(decltype(&say_nothing));
+  if (const auto set = reinterpret_cast<Setter>(dlsym(alsa, "snd_lib_error_set_handler")))
+    set(&say_nothing);
+  dlclose(alsa);
+}
+
 // FFmpeg's calls block, so they ask this often; a device is asked in turns instead.
 bool blocks(const Address& address) { return address.kind != AddressKind::kDevice; }
 
@@ -101,7 +115,10 @@ Source::Source(const Address& address, Wanted wanted, const Options& options, Pa
 
 void Source::open(const Options& options) {
   static std::once_flag devices;
-  std::call_once(devices, &avdevice_register_all);
+  std::call_once(devices, [] {
+    avdevice_register_all();
+    hush_alsa();
+  });
   if (address_.kind == AddressKind::kFile) check_file(address_.shown);
   const AVInputFormat* format = nullptr;
   if (!address_.demuxer.empty()) {

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -103,40 +104,50 @@ def open_when_ready(address: str, **options: object) -> LiveIngest:
             time.sleep(0.1)
 
 
+@dataclass(frozen=True)
 class Part:
-    """An MPEG-TS file of a test pattern at 25 frames a second and a tone of 440 Hz, and when each byte of it is due."""
+    """Bytes of a stream, and when they are due: seconds from its beginning, and where what is due then ends."""
 
-    def __init__(
-        self,
-        path: Path,
-        seconds: float,
-        *,
-        size: str = "160x120",
-        rate: int = 44_100,
-        at_s: float = 0.0,
-        sound: tuple[float, float] | None = None,
-        gop: int = 5,
-    ) -> None:
-        begin, end = sound or (0.0, seconds)
-        inputs = ["-f", "lavfi", "-i", f"testsrc2=size={size}:rate=25"]
-        inputs += [
-            "-itsoffset",
-            f"{begin}",
-            "-f",
-            "lavfi",
-            "-i",
-            f"sine=440:sample_rate={rate}:duration={end - begin}",
-        ]
-        codecs = ["-c:v", "mpeg2video", "-g", str(gop), "-q:v", "4", "-c:a", "mp2"]
-        # Times as they are written here; 1 s, so that B-frames and encoders' delays begin after 0.
-        times = ["-output_ts_offset", f"{at_s + 1}", "-muxdelay", "0", "-muxpreload", "0"]
-        ffmpeg(*inputs, "-t", seconds, *codecs, *times, path)
-        self.seconds = seconds
-        self.data = path.read_bytes()
-        packets = probe(path, "-show_entries", "packet=pos,dts_time")["packets"]
-        starts = sorted((int(p["pos"]), float(p["dts_time"])) for p in packets if "pos" in p)
-        ends = [pos for pos, _ in starts[1:]] + [len(self.data)]
-        self.due = [(dts - at_s - 1, end) for (_, dts), end in zip(starts, ends, strict=True)]
+    data: bytes
+    seconds: float
+    due: list[tuple[float, int]]
+
+
+def part_of(path: Path, seconds: float, begins_s: float = 0.0) -> Part:
+    data = path.read_bytes()
+    packets = probe(path, "-show_entries", "packet=pos,dts_time")["packets"]
+    starts = sorted((int(p["pos"]), float(p["dts_time"])) for p in packets if "pos" in p)
+    ends = [pos for pos, _ in starts[1:]] + [len(data)]
+    return Part(data, seconds, [(dts - begins_s, end) for (_, dts), end in zip(starts, ends, strict=True)])
+
+
+def pattern(
+    path: Path,
+    seconds: float,
+    *,
+    size: str = "160x120",
+    rate: int = 44_100,
+    at_s: float = 0.0,
+    pictures_s: float | None = None,
+    sound: tuple[float, float] | None = None,
+    gop: int = 5,
+) -> Part:
+    """MPEG-TS of a test pattern at 25 frames a second, for `pictures_s`, and a tone of 440 Hz, from when to when."""
+    begin, end = sound or (0.0, seconds)
+    inputs = ["-f", "lavfi", "-i", f"testsrc2=size={size}:rate=25:duration={pictures_s or seconds}"]
+    inputs += [
+        "-itsoffset",
+        f"{begin}",
+        "-f",
+        "lavfi",
+        "-i",
+        f"sine=440:sample_rate={rate}:duration={end - begin}",
+    ]
+    codecs = ["-c:v", "mpeg2video", "-g", str(gop), "-q:v", "4", "-c:a", "mp2"]
+    # Times as they are written here; 1 s, so that what B-frames and encoders put before is after 0.
+    times = ["-output_ts_offset", f"{at_s + 1}", "-muxdelay", "0", "-muxpreload", "0"]
+    ffmpeg(*inputs, "-t", seconds, *codecs, *times, path)
+    return part_of(path, seconds, at_s + 1)
 
 
 @contextmanager

@@ -250,6 +250,13 @@ def test_no_sound_is_said_once_and_is_no_silence() -> None:
         assert not source.has_audio and source.take_notices() == []
 
 
+def test_looking_for_a_microphone_prints_nothing() -> None:
+    """ALSA's library would, a screen full of it where there is no sound card."""
+    program = "from refavs_rt.ingest import open_live; next(open_live('lavfi:testsrc2=size=64x64', 32))"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0 and ran.stdout + ran.stderr == ""
+
+
 def test_a_camera_that_ends_ends_the_stream() -> None:
     with open_live("lavfi:testsrc2=size=64x64:rate=25:duration=0.4", 32, mic="none") as source:
         assert 5 <= len(list(source)) <= 10

@@ -211,6 +211,22 @@ def test_a_pipeline_that_falls_silent_is_lost_and_comes_back(tmp_path: Path) -> 
         assert source.counters["reconnects"] == 1
 
 
+def test_a_pipeline_whose_pictures_stand_still_is_lost_though_its_sound_goes_on(tmp_path: Path) -> None:
+    port = free_port()
+    address = f"{receiver(port)} ! appsink name=picture {TONE} ! appsink name=sound"
+    with datagrams(port, "black", tmp_path) as change, open_live(address, 32, silence_s=1.5) as source:
+        frames_until(source, lambda frame: frame is not None, 5)
+        change(None)
+        notices: list[str] = []
+
+        def is_lost(_: object) -> bool:
+            notices.extend(text for _, text in source.take_notices())
+            return bool(notices)
+
+        frames_until(source, is_lost, 8)
+        assert "sends sound and no pictures" in notices[0]
+
+
 def test_closing_is_fast_while_a_pipeline_is_silent(tmp_path: Path) -> None:
     port = free_port()
     with datagrams(port, "black", tmp_path) as change, open_live(receiver(port), 32, mic="none") as source:

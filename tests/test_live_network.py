@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -24,12 +25,13 @@ from refavs_rt.ingest import Frame, IngestError, LiveIngest, open_live
 from .clips import ffmpeg
 from .live_devices import free_port
 from .live_servers import (
-    Part,
     age_s,
     ffmpeg_server,
     http_server,
     needs_rtsp,
     open_when_ready,
+    part_of,
+    pattern,
     rtsp_server,
     sent,
 )
@@ -160,6 +162,15 @@ def test_an_rtsp_server_that_does_not_answer_for_a_while_is_lost_and_comes_back(
         frames = frames_until(source, has_sound, 8)
         assert age_s(frames[-1]) < LATENCY_S + ON_THE_WAY_S
         assert source.counters["reconnects"] == 1
+        assert_closes_while_silent(source, server)
+
+
+def assert_closes_while_silent(source: LiveIngest, server: subprocess.Popen[str]) -> None:
+    server.send_signal(signal.SIGSTOP)
+    frames_until(source, lambda frame: frame is None, 5)
+    began = time.monotonic()
+    source.close()
+    assert time.monotonic() - began < 1.0
 
 
 @needs_rtsp()
@@ -196,11 +207,12 @@ def test_a_server_of_another_protocol_is_gone_on_with(scheme: str) -> None:
         server.kill()
         server.wait()
         wait_until_told(source, "lost: ", 10)
-        with ffmpeg_server(*output):
+        with ffmpeg_server(*output) as again:
             wait_until_told(source, "back: ", 25)
             after = frames_until(source, has_sound, 10)
             assert source.counters["reconnects"] == 1
             assert max(latencies(source, 1.0)) < LATENCY_S + ON_THE_WAY_S
+            assert_closes_while_silent(source, again)
     times = [frame.pts_s for frame in before + after]
     assert times == sorted(times)
 
@@ -380,7 +392,7 @@ def test_hls_comes_at_its_own_pace_and_outlives_missing_segments(tmp_path: Path,
 
 
 def test_a_recording_behind_a_url_is_played_at_its_pace_and_ends(tmp_path: Path) -> None:
-    Part(tmp_path / "recording.ts", 3.0)
+    pattern(tmp_path / "recording.ts", 3.0)
     Folder.missing.clear()
     with http_server(functools.partial(Folder, directory=str(tmp_path))) as address:
         (tmp_path / "recording.mpg").write_bytes((tmp_path / "recording.ts").read_bytes())
@@ -397,7 +409,7 @@ def test_a_recording_behind_a_url_is_played_at_its_pace_and_ends(tmp_path: Path)
 
 @pytest.mark.timeout(60)
 def test_the_first_picture_does_not_wait_for_a_second_key_frame(tmp_path: Path) -> None:
-    with sent(Part(tmp_path / "long.ts", 12.0, gop=1000)) as address:
+    with sent(pattern(tmp_path / "long.ts", 12.0, gop=1000)) as address:
         began = time.monotonic()
         with open_live(address, 32, mic="none") as source:
             assert is_frame(next(source)) and time.monotonic() - began < 5.0
@@ -407,7 +419,10 @@ def test_the_first_picture_does_not_wait_for_a_second_key_frame(tmp_path: Path) 
 
 
 def test_size_and_rate_may_change_in_the_middle(tmp_path: Path) -> None:
-    parts = Part(tmp_path / "a.ts", 2.5), Part(tmp_path / "b.ts", 6.0, size="200x100", rate=32_000, at_s=2.5)
+    parts = (
+        pattern(tmp_path / "a.ts", 2.5),
+        pattern(tmp_path / "b.ts", 6.0, size="200x100", rate=32_000, at_s=2.5),
+    )
     with sent(*parts) as address, open_live(address, 32) as source:
         frames = frames_until(source, has_sound, 5)
         frames += frames_for(source, 4.5)
@@ -420,7 +435,7 @@ def test_size_and_rate_may_change_in_the_middle(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("before_s", "after_s"), [(0.0, 100.0), (50.0, 0.0)])
 def test_timestamps_may_jump(tmp_path: Path, before_s: float, after_s: float) -> None:
-    parts = Part(tmp_path / "a.ts", 2.5, at_s=before_s), Part(tmp_path / "b.ts", 6.0, at_s=after_s)
+    parts = pattern(tmp_path / "a.ts", 2.5, at_s=before_s), pattern(tmp_path / "b.ts", 6.0, at_s=after_s)
     with sent(*parts) as address, open_live(address, 32) as source:
         frames = frames_until(source, has_sound, 5)
         assert max(latencies(source, 5.0)) < LATENCY_S + ON_THE_WAY_S
@@ -432,7 +447,10 @@ def test_timestamps_may_jump(tmp_path: Path, before_s: float, after_s: float) ->
 
 
 def test_sound_may_begin_late_and_end_early(tmp_path: Path) -> None:
-    with sent(Part(tmp_path / "late.ts", 9.0, sound=(2.5, 5.0))) as address, open_live(address, 32) as source:
+    with (
+        sent(pattern(tmp_path / "late.ts", 9.0, sound=(2.5, 5.0))) as address,
+        open_live(address, 32) as source,
+    ):
         assert source.has_audio and source.take_notices() == []
         first = next(source)
         assert first.log_mel is None
@@ -443,8 +461,30 @@ def test_sound_may_begin_late_and_end_early(tmp_path: Path) -> None:
         assert source.take_notices() == [] and source.counters["clock_jumps"] == 0
 
 
+def test_a_camera_whose_pictures_stand_still_is_lost_though_its_sound_goes_on(tmp_path: Path) -> None:
+    still = pattern(tmp_path / "still.ts", 9.0, pictures_s=2.0)
+    with sent(still) as address, open_live(address, 32, silence_s=1.5) as source:
+        frames_until(source, has_sound, 5)
+        assert "sends sound and no pictures" in wait_until_told(source, "lost: ", 8)
+        wait_until_told(source, "back: ", 8)
+        frames_until(source, has_sound, 5)
+        assert source.counters["reconnects"] == 1
+
+
+def test_what_cannot_be_decoded_in_time_is_skipped(tmp_path: Path) -> None:
+    """JPEG 2000 takes a fifth of a second a picture, 30 of which come each second."""
+    few, many = tmp_path / "few.mkv", tmp_path / "many.mkv"
+    noise = "testsrc2=size=848x480:rate=30,noise=alls=40:allf=t"
+    ffmpeg("-f", "lavfi", "-i", noise, "-frames:v", "3", "-c:v", "jpeg2000", few)
+    ffmpeg("-stream_loop", "79", "-i", few, "-c", "copy", many)
+    with sent(part_of(many, 8.0)) as address, open_live(address, 32, mic="none") as source:
+        frames_for(source, 3.0)
+        assert max(latencies(source, 3.0)) < LATENCY_S + ON_THE_WAY_S + 0.5
+        assert source.counters["late"] > 20 and source.counters["clock_jumps"] == 0
+
+
 def test_a_source_that_is_faster_than_it_says_is_kept_up_with(tmp_path: Path) -> None:
-    with sent(Part(tmp_path / "fast.ts", 16.0), speed=4.0) as address, open_live(address, 32) as source:
+    with sent(pattern(tmp_path / "fast.ts", 16.0), speed=4.0) as address, open_live(address, 32) as source:
         frames_for(source, 0.5)
         late = latencies(source, 1.5)
         assert max(late) < LATENCY_S + ON_THE_WAY_S and len(late) > 30
@@ -452,7 +492,7 @@ def test_a_source_that_is_faster_than_it_says_is_kept_up_with(tmp_path: Path) ->
 
 
 def test_a_source_that_is_slower_than_it_says_does_not_fall_behind_for_ever(tmp_path: Path) -> None:
-    with sent(Part(tmp_path / "slow.ts", 12.0), speed=0.25) as address, open_live(address, 32) as source:
+    with sent(pattern(tmp_path / "slow.ts", 12.0), speed=0.25) as address, open_live(address, 32) as source:
         late: list[float] = []
         until = time.monotonic() + 20
         while source.counters["clock_jumps"] < 2 and time.monotonic() < until:
