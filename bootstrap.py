@@ -2,6 +2,7 @@
 
     python3 bootstrap.py core    numpy, onnxruntime, tokenizers and the compiled extension: all that `make demo` needs
     python3 bootstrap.py dev     besides, every extra, and the media that scenes are composed of
+    python3 bootstrap.py fuzz    besides, the compiler that `make fuzz` needs
 
 Nothing is done twice: a finished step leaves a stamp in .venv/stamps with the hash of what it was made from. Needs the
 standard library only, and Python 3.8 or newer to start; it looks for the Python that .venv is made with by itself.
@@ -48,6 +49,9 @@ MEDIA = (
 )
 """Debian packages of pictures and recordings, the programs that tests compare with, and what csrc's own tests are built on."""
 
+FUZZERS = ("clang-14", "libclang-rt-14-dev")
+"""Debian packages of Clang and its libFuzzer."""
+
 INTERPRETERS = ("python3", "python3.13", "python3.12", "python3.11", "python3.14", "python3.10")
 """Where to look for a Python, in order of preference."""
 
@@ -70,7 +74,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("level", choices=("core", "dev"))
+    parser.add_argument("level", choices=("core", "dev", "fuzz"))
     level = parser.parse_args().level
     started = time.monotonic()
     try:
@@ -89,7 +93,8 @@ def main() -> int:
 def _prepare(level: str) -> bool:
     """Bring the environment to `level`. Returns whether anything had to be done."""
     interpreter = _own_interpreter() or _find_interpreter()
-    if level == "dev" and interpreter.version < (3, 11):
+    is_dev = level != "core"
+    if is_dev and interpreter.version < (3, 11):
         raise SetupError(f"`make dev` needs Python 3.11 or newer, and .venv would have {interpreter.path}")
     changed = _system_packages(interpreter, level)
     changed |= _virtual_environment(interpreter)
@@ -104,7 +109,7 @@ def _prepare(level: str) -> bool:
         shutil.rmtree(ROOT / "build", ignore_errors=True)
     if not core.is_fresh():
         _pip("installing the build tools", *_build_requirements(project.decode()))
-    if level == "dev" and not dev.is_fresh():
+    if is_dev and not dev.is_fresh():
         _pip("installing torch", _torch_requirement(project.decode()))
         _install("installing every extra and building the extension", ".[dev]")
         dev.write()
@@ -206,8 +211,10 @@ def _virtual_environment(interpreter: Interpreter) -> bool:
 def _system_packages(interpreter: Interpreter, level: str) -> bool:
     """Install the system packages that are missing. Returns whether there were any."""
     missing = _missing_for_core(interpreter)
-    if level == "dev":
-        missing += _missing_media()
+    if level != "core":
+        missing += _missing_packages(MEDIA)
+    if level == "fuzz":
+        missing += _missing_packages(FUZZERS)
     if not missing:
         return False
     line = f"apt-get install -y --no-install-recommends {' '.join(missing)}"
@@ -244,15 +251,13 @@ def _missing_for_core(interpreter: Interpreter) -> list[str]:
     return missing
 
 
-def _missing_media() -> list[str]:
+def _missing_packages(names: tuple[str, ...]) -> list[str]:
     if shutil.which("dpkg-query") is None:
-        print(
-            f"note: not a Debian or Ubuntu, so tests that need these will skip: {' '.join(MEDIA)}", flush=True
-        )
+        print(f"note: not a Debian or Ubuntu, so what needs these is left out: {' '.join(names)}", flush=True)
         return []
-    query = ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\\n", *MEDIA]
+    query = ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\\n", *names]
     known = subprocess.run(query, capture_output=True, text=True, check=False).stdout.splitlines()
-    return [name for name in MEDIA if f"{name} installed" not in known]
+    return [name for name in names if f"{name} installed" not in known]
 
 
 def _sudo_asks_nothing() -> bool:

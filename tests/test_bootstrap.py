@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,18 @@ def test_nothing_is_asked_of_a_complete_machine(
     monkeypatch.setattr(bootstrap, "_succeeds", lambda *command: True)
     monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
     assert bootstrap._system_packages(bootstrap.Interpreter(**COMPLETE), "core") is False
+
+
+def test_only_the_fuzzers_ask_for_clang(bare: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = "".join(f"{name} installed\\n" for name in bare.MEDIA)
+    query = Path(os.environ["PATH"]) / "dpkg-query"
+    query.write_text(f"#!/bin/sh\nprintf '{known}'\n")
+    query.chmod(0o755)
+    monkeypatch.setattr(bare, "_missing_for_core", lambda interpreter: [])
+    interpreter = bare.Interpreter(**COMPLETE)
+    assert bare._system_packages(interpreter, "dev") is False
+    with pytest.raises(bare.SetupError, match="apt-get install .* clang-14 libclang-rt-14-dev"):
+        bare._system_packages(interpreter, "fuzz")
 
 
 def test_no_suitable_python_is_said(bare: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

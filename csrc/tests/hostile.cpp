@@ -8,12 +8,16 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <limits>
 
 #include "address.h"
+#include "device_clock.h"
 #include "error.h"
+#include "frames.h"
 #include "ingest.h"
+#include "live_sound.h"
 #include "soundtrack.h"
 
 // FFmpeg's own reading of a URL. Not in its headers, but in its library.
@@ -75,6 +79,36 @@ void must_be_one_line(const std::exception& error) {
   must(std::string(error.what()).find('\n') == std::string::npos, "an error of two lines",
        error.what());
 }
+
+void check_window(MelTrack* track, int64_t hop) {
+  const MelPatch patch = track->take(hop);
+  must(patch.missing_samples >= 0 && patch.missing_samples <= kPatchSamples,
+       "more is missing than there is");
+  must(std::all_of(patch.samples.begin(), patch.samples.end(),
+                   [](float value) { return std::abs(value) < 1.0f; }),
+       "a sample is out of range");
+  must(patch.log_mel.size() == kPatchFrames * kMelBins, "a window has another size");
+}
+
+// Numbers out of bytes; zeros after the end.
+class Bytes {
+ public:
+  Bytes(const uint8_t* data, size_t size) : data_(data), left_(size) {}
+  bool at_end() const { return left_ == 0; }
+  template <typename Number>
+  Number next() {
+    Number number = 0;
+    const size_t part = std::min(left_, sizeof number);
+    std::memcpy(&number, data_, part);
+    data_ += part;
+    left_ -= part;
+    return number;
+  }
+
+ private:
+  const uint8_t* data_;
+  size_t left_;
+};
 
 // The sound of the file, as it is taken into another.
 void read_sound(const std::string& path) {
@@ -152,6 +186,50 @@ int read_hostile_file(const uint8_t* data, size_t size, std::chrono::millisecond
   }
   must(std::chrono::steady_clock::now() < until, "it takes too long to end");
   return frames;
+}
+
+void read_hostile_sound(const uint8_t* data, size_t size) {
+  Bytes bytes(data, size);
+  const AVRational base = {std::max(1, bytes.next<int>()), std::max(1, bytes.next<int>())};
+  const SourceClock clock(bytes.next<int64_t>(), base);
+  MelTrack file_track, live_track(10.0);
+  LiveSound live(&live_track);
+  int64_t given = 0;
+  Resampler resampler(
+      kSampleRateHz, 1, clock,
+      [&](const float* const* channels, int64_t count) {
+        given += count;
+        file_track.add(channels[0], count);
+      },
+      [&](int64_t begin, int64_t end) { file_track.add_missing(begin, end); },
+      [&](int64_t count) {
+        given += count;
+        file_track.add_silence(count);
+      });
+  double now_s = 0.0;
+  DeviceClock device;
+  try {
+    while (!bytes.at_end()) {
+      const auto how = bytes.next<uint8_t>();
+      const SoundShape shape = {bytes.next<uint16_t>() * (how & 1 ? 1 : 100),
+                                static_cast<AVSampleFormat>(how % AV_SAMPLE_FMT_NB), 1 + how % 7,
+                                (how & 2) != 0};
+      if (shape.format == AV_SAMPLE_FMT_S64 || shape.format == AV_SAMPLE_FMT_S64P) continue;
+      const FramePtr frame = sound_frame(shape, 1 + bytes.next<uint8_t>() * 4,
+                                         bytes.next<int64_t>(), [](int, int) { return 0.25; });
+      resampler.push(*frame, base);
+      must(given == resampler.position(), "samples are not counted");
+      now_s += 0.1 * (how & 4);
+      const double pts_s = static_cast<double>(frame->pts) * av_q2d(base);
+      device.observe(pts_s, now_s);
+      live.push(*frame, std::min(device.map(pts_s), now_s));
+      check_window(&file_track, given / kHopSamples);
+      check_window(&live_track, std::llround(now_s * 100.0));
+    }
+    resampler.flush();
+  } catch (const IngestError& error) {
+    must_be_one_line(error);
+  }
 }
 
 void read_hostile_address(const std::string& text) {

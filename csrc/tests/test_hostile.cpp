@@ -48,6 +48,14 @@ TEST(Hostile, FilesThatAreCutEndToo) {
   }
 }
 
+TEST(Hostile, SoundIsCountedWhateverItsTimes) {
+  for (const fs::path& path : corpus("sound")) {
+    SCOPED_TRACE(path);
+    const std::string bytes = bytes_of(path);
+    read_hostile_sound(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
+  }
+}
+
 TEST(Hostile, AddressesTellNoSecretAndReachNoLocalHost) {
   for (const fs::path& path : corpus("address")) {
     SCOPED_TRACE(path);

@@ -123,7 +123,8 @@ TEST(Ingest, HoursWithoutSoundTakeNoMemory) {
 TEST(Ingest, APictureThatClaimsAllMemoryIsRefused) {
   const Folder folder;
   EXPECT_EQ(read(folder.write("a.png", png_file(3000, 2000))).size(), 1u);
-  EXPECT_THROW(read(folder.write("a.png", png_file(16000, 4500))), IngestError);
+  const std::string path = folder.write("a.png", png_file(16000, 4500));
+  EXPECT_THROW(Ingest(path, options()).wait_first(kAtLast), IngestError);
 }
 
 TEST(Ingest, TimesAtTheEndOfTheWorldAreNoHarm) {
