@@ -331,7 +331,7 @@ def _positive_float(text: str) -> float:
 
 
 def _size(text: str) -> str:
-    if not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", text):
+    if text and not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", text):  # the default is empty, and read too
         raise argparse.ArgumentTypeError(f"{text!r} is no size; give WIDTHxHEIGHT, as in 1280x720")
     return text
 
