@@ -536,7 +536,6 @@ def test_a_machine_without_sound_is_told_in_one_line() -> None:
 
 def test_devices_are_listed_as_the_flags_take_them() -> None:
     for medium, address, name in list_devices():
-        assert not address.startswith("alsa:") or ":" in address[5:] or address == "alsa:default"
         assert medium in ("camera", "microphone", "screen") and address and isinstance(name, str)
 
 
