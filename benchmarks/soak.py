@@ -25,7 +25,8 @@ from pathlib import Path
 import numpy as np
 
 from refavs_rt.ingest import LiveIngest, open_live
-from tests.live_devices import free_port, played_tone, served, sound_server
+from tests.live_devices import played_tone, served, sound_server
+from tests.processes import free_port
 
 SILENCE_S = 2.0
 """After so long without a packet a source is lost."""

@@ -21,13 +21,18 @@
 
 namespace refavs {
 
-struct IngestOptions {
+// What is asked of the frames of any source.
+struct FrameOptions {
   int size = 0;  // S: side of the tensor
   Normalization normalization;
   double audio_offset_s = 0.0;  // the sound's window ends this long after the frame
   int64_t max_frames = -1;      // no limit if negative
-  double duration_s = -1.0;     // frames before this time only; no limit if negative
-  int decode_threads = 0;       // for the video decoder; 0: half of the cores, 4 at most
+  double duration_s = -1.0;     // frames within this time of the beginning; no limit if negative
+};
+
+// The beginning is 0 on the source's clock.
+struct IngestOptions : FrameOptions {
+  int decode_threads = 0;  // for the video decoder; 0: half of the cores, 4 at most
   // May be null. Once it is true, an Ingest that is being opened gives up.
   std::shared_ptr<const std::atomic<bool>> stopped;
 };
@@ -81,7 +86,9 @@ class Ingest {
   // Stops the threads and waits for them. May be called again, and while next() waits: that ends.
   void close();
 
-  const Source& source() const { return source_; }
+  const std::string& path() const { return source_.path(); }
+  const SourceInfo& info() const { return source_.info(); }
+  bool has_audio() const { return info().has_audio; }
   bool is_file() const { return address_.kind == AddressKind::kFile; }
   const IngestOptions& options() const { return options_; }
   int width() const { return width_.load(); }

@@ -21,12 +21,8 @@
 
 namespace refavs {
 
-struct LiveOptions {
-  int size = 0;  // S: side of the tensor
-  Normalization normalization;
-  double audio_offset_s = 0.0;  // the sound's window ends this long after the frame
-  int64_t max_frames = -1;      // no limit if negative
-  double duration_s = -1.0;     // frames within this time of the first only; no limit if negative
+// The beginning is the first frame.
+struct LiveOptions : FrameOptions {
   // An address; "none"; or "auto": the camera's own sound, where it has none the default
   // microphone, where there is none no sound.
   std::string microphone = "auto";

@@ -46,12 +46,7 @@ void LiveSound::push(const AVFrame& frame, double at_s) {
   }
   if (!swr_) swr_ = open_resampler(frame, kSampleRateHz, 1, true);
   steer(error_s, duration_s);
-  const AVSampleFormat format = static_cast<AVSampleFormat>(frame.format);
-  const bool planar = av_sample_fmt_is_planar(format) != 0;
-  const int64_t step = av_get_bytes_per_sample(format) * int64_t(planar ? 1 : input_.channels);
-  std::vector<const uint8_t*> data(planar ? static_cast<size_t>(input_.channels) : 1);
-  for (size_t i = 0; i < data.size(); ++i) data[i] = frame.extended_data[i] + skip * step;
-  feed(data.data(), static_cast<int>(frame.nb_samples - skip));
+  feed(samples_from(frame, skip).data(), static_cast<int>(frame.nb_samples - skip));
 }
 
 void LiveSound::restart() {

@@ -45,12 +45,7 @@ void Resampler::push(const AVFrame& frame, AVRational time_base) {
   if (skip == frame.nb_samples) return;
   started_ = true;
 
-  const AVSampleFormat format = static_cast<AVSampleFormat>(frame.format);
-  const bool planar = av_sample_fmt_is_planar(format) != 0;
-  const int64_t step = av_get_bytes_per_sample(format) * int64_t(planar ? 1 : input_.channels);
-  std::vector<const uint8_t*> data(planar ? static_cast<size_t>(input_.channels) : 1);
-  for (size_t i = 0; i < data.size(); ++i) data[i] = frame.extended_data[i] + skip * step;
-  feed(data.data(), static_cast<int>(frame.nb_samples - skip));
+  feed(samples_from(frame, skip).data(), static_cast<int>(frame.nb_samples - skip));
 }
 
 void Resampler::flush() {

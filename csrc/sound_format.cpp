@@ -69,4 +69,14 @@ SwrPtr open_resampler(const AVFrame& frame, int rate_hz, int channels, bool adju
   return swr;
 }
 
+std::vector<const uint8_t*> samples_from(const AVFrame& frame, int64_t skip) {
+  const AVSampleFormat format = static_cast<AVSampleFormat>(frame.format);
+  const int channels = channel_count(frame);
+  const bool planar = av_sample_fmt_is_planar(format) != 0;
+  const int64_t step = av_get_bytes_per_sample(format) * int64_t(planar ? 1 : channels);
+  std::vector<const uint8_t*> planes(planar ? static_cast<size_t>(channels) : 1);
+  for (size_t i = 0; i < planes.size(); ++i) planes[i] = frame.extended_data[i] + skip * step;
+  return planes;
+}
+
 }  // namespace refavs

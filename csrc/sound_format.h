@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "ffmpeg.h"
 
@@ -25,5 +26,9 @@ struct SoundFormat {
 //
 // Throws IngestError if the format cannot be converted.
 SwrPtr open_resampler(const AVFrame& frame, int rate_hz, int channels, bool adjustable);
+
+// Where the samples of a frame stand from its sample `skip` on: a pointer a channel, or one alone
+// where the channels are interleaved.
+std::vector<const uint8_t*> samples_from(const AVFrame& frame, int64_t skip);
 
 }  // namespace refavs

@@ -258,7 +258,10 @@ def _parser() -> argparse.ArgumentParser:
         help="what to segment; give it again for more",
     )
     stream.add_argument(
-        "--out", type=Path, metavar="MP4", help="write the video with the masks drawn, its sound kept"
+        "--out",
+        type=Path,
+        metavar="MP4",
+        help="write the video with the masks drawn, and the sound of a file",
     )
     stream.add_argument("--jsonl", type=Path, metavar="FILE", help="write one JSON line a frame")
     stream.add_argument(

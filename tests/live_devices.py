@@ -3,96 +3,53 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from .processes import running
 
 
 @contextmanager
-def served(port: int, size: str = "160x120", rate: int = 44_100) -> Iterator[subprocess.Popen[bytes]]:
+def served(port: int, size: str = "160x120", rate: int = 44_100) -> Iterator[subprocess.Popen[str]]:
     """FFmpeg as a live server of one viewer."""
     command = ["ffmpeg", "-v", "error", "-re", "-f", "lavfi", "-i", f"testsrc2=size={size}:rate=25", "-re"]
-    command += [
-        "-f",
-        "lavfi",
-        "-i",
-        f"sine=440:sample_rate={rate}",
-        "-c:v",
-        "mpeg2video",
-        "-g",
-        "5",
-        "-c:a",
-        "mp2",
-    ]
+    command += ["-f", "lavfi", "-i", f"sine=440:sample_rate={rate}"]
+    command += ["-c:v", "mpeg2video", "-g", "5", "-c:a", "mp2"]
     command += ["-f", "mpegts", "-flush_packets", "1", f"tcp://127.0.0.1:{port}?listen=1"]
-    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
+    with running(command) as server:
         yield server
-    finally:
-        server.kill()
-        server.wait()
 
 
 @contextmanager
 def x_server(size: str) -> Iterator[str]:
     """An X server without a screen, in one colour; gives its display."""
     read, write = os.pipe()
-    command = [
-        "Xvfb",
-        "-displayfd",
-        str(write),
-        "-screen",
-        "0",
-        f"{size}x24",
-        "-nolisten",
-        "tcp",
-        "-ac",
-        "-wr",
-    ]
-    server = subprocess.Popen(command, pass_fds=[write], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    os.close(write)
-    try:
+    command = ["Xvfb", "-displayfd", str(write), "-screen", "0", f"{size}x24"]
+    command += ["-nolisten", "tcp", "-ac", "-wr"]
+    with running(command, pass_fds=[write]):
+        os.close(write)
         with os.fdopen(read) as numbers:
             yield f":{numbers.readline().strip()}"
-    finally:
-        server.kill()
-        server.wait()
 
 
 @contextmanager
 def sound_server(folder: Path) -> Iterator[str]:
     """A PulseAudio server with a sink that sounds nowhere; gives its address."""
     socket_path = folder / "pulse.socket"
-    command = [
-        "pulseaudio",
-        "-n",
-        "--daemonize=no",
-        "--exit-idle-time=-1",
-        "--use-pid-file=no",
-        "--disable-shm=yes",
-    ]
+    command = ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1"]
+    command += ["--use-pid-file=no", "--disable-shm=yes"]
     command += ["-L", "module-null-sink sink_name=nowhere rate=48000"]
     command += ["-L", f"module-native-protocol-unix auth-anonymous=1 socket={socket_path}"]
     environment = {**os.environ, "HOME": str(folder), "XDG_RUNTIME_DIR": str(folder)}
-    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 10
-    while not socket_path.exists():
-        assert time.monotonic() < until and server.poll() is None, "pulseaudio does not start"
-        time.sleep(0.05)
-    try:
+    with running(command, env=environment) as server:
+        until = time.monotonic() + 10
+        while not socket_path.exists():
+            assert time.monotonic() < until and server.poll() is None, "pulseaudio does not start"
+            time.sleep(0.05)
         yield f"unix:{socket_path}"
-    finally:
-        server.kill()
-        server.wait()
 
 
 @contextmanager
@@ -100,9 +57,5 @@ def played_tone(hertz: float) -> Iterator[None]:
     """A tone, played into the sink of the sound server that PULSE_SERVER names."""
     command = ["ffmpeg", "-v", "error", "-re", "-f", "lavfi", "-i", f"sine={hertz}:sample_rate=48000"]
     command += ["-f", "pulse", "-device", "nowhere", "tone"]
-    player = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
+    with running(command):
         yield
-    finally:
-        player.kill()
-        player.wait()

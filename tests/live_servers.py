@@ -21,6 +21,7 @@ import pytest
 from refavs_rt.ingest import Frame, IngestError, LiveIngest, open_live
 
 from .clips import ffmpeg, probe
+from .processes import running
 
 CLOCK = (
     "color=black:size=128x64:rate=25,settb=1/1000,setpts=RTCTIME/1000,"
@@ -81,15 +82,6 @@ def ffmpeg_server(*output: str) -> Iterator[subprocess.Popen[str]]:
     inputs = [*pictures[:5], *sound[:5], *pictures[5:], "-g", "12", "-pix_fmt", "yuv420p", *sound[5:]]
     with running(["ffmpeg", "-v", "error", "-nostdin", *inputs, *output]) as server:
         yield server
-
-
-@contextmanager
-def running(command: list[str], stdout: int = subprocess.DEVNULL) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(command, stdout=stdout, stderr=subprocess.DEVNULL, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 def open_when_ready(address: str, **options: object) -> LiveIngest:

@@ -24,9 +24,10 @@ from refavs_rt.train.cli import main
 from refavs_rt.train.distributed import DistributedError, open_world
 from refavs_rt.train.step import Stepper
 
+from .processes import free_port
 from .rank_job import make_trainer, record
 from .ref_avs_tree import write_tree
-from .two_processes import LOOPBACK, ROOT, environment, errors, free_port, run_jobs
+from .two_processes import LOOPBACK, ROOT, environment, errors, run_jobs
 
 pytestmark = pytest.mark.timeout(600)  # seconds on a machine that does something else too
 CONFIG: dict[str, Any] = {
@@ -149,7 +150,7 @@ def resumed(folder: Path, tiny_path: Path, pair: list[str | None]) -> list[str |
     shutil.copytree(folder / "killed", folder / "again")
     run_alone(folder / "joined", tiny_path, cut_at=13)
     jobs = [job(folder / "again"), job(folder / "joined")]
-    content = {"pack": str(tiny_path), "jobs": jobs, "wait_in_vain": free_port()}
+    content = {"pack": str(tiny_path), "jobs": jobs, "wait_in_vain": str(free_port())}
     assert run_jobs(folder / "resumed.json", content) == [0, 0]
     return errors(folder / "resumed.json")
 
@@ -280,7 +281,7 @@ def test_torchrun_stops_a_run_whose_data_went_bad_and_leaves_its_checkpoint(
         "--master-addr",
         "127.0.0.1",
         "--master-port",
-        free_port(),
+        str(free_port()),
         "-m",
         "refavs_rt.train",
         *flags.split(),

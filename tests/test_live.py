@@ -28,7 +28,7 @@ from refavs_rt.ingest import (
 )
 
 from .clips import ffmpeg
-from .live_devices import free_port, played_tone, served, sound_server, x_server
+from .live_devices import played_tone, served, sound_server, x_server
 from .live_sources import (
     BEEP,
     FLASH,
@@ -40,6 +40,7 @@ from .live_sources import (
     sounds_throughout,
     threads,
 )
+from .processes import free_port
 
 pytestmark = pytest.mark.media
 PICTURE, TONE = "testsrc2=size=320x180:rate=25[out0]", "sine=440:sample_rate=44100[out1]"

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from refavs_rt.ingest import IngestError, open_live
 
 from .clips import ffmpeg
-from .live_devices import free_port
 from .live_sources import BEEP, FLASH, frames_until, loudest_hz, needs, skew_s, sound_of
+from .processes import free_port
 
 pytestmark = [pytest.mark.media, needs("gst-launch-1.0")]
 

@@ -23,7 +23,6 @@ import pytest
 from refavs_rt.ingest import Frame, IngestError, LiveIngest, open_live
 
 from .clips import ffmpeg
-from .live_devices import free_port
 from .live_servers import (
     age_s,
     ffmpeg_server,
@@ -36,6 +35,7 @@ from .live_servers import (
     sent,
 )
 from .live_sources import frames_until, loudest_hz
+from .processes import free_port
 
 pytestmark = pytest.mark.media
 

@@ -19,8 +19,8 @@ from selenium.webdriver.common.keys import Keys
 
 from refavs_rt.demo import DEMO, Demo
 
-from .live_devices import free_port
 from .live_sources import needs
+from .processes import free_port, running
 
 pytestmark = [pytest.mark.media, needs("chromium"), needs("chromedriver")]
 FLAGS: tuple[str, ...] = (
@@ -63,37 +63,11 @@ def browser(folder: Path, width: int, height: int) -> Iterator[webdriver.Chrome]
 def camera(port: int) -> Iterator[None]:
     """The demo clip, again and again, as a live stream of one viewer."""
     clip = Demo.read(DEMO).clip
-    command = [
-        "ffmpeg",
-        "-v",
-        "error",
-        "-re",
-        "-stream_loop",
-        "-1",
-        "-i",
-        str(clip),
-        "-c:v",
-        "mpeg2video",
-        "-q:v",
-        "3",
-    ]
-    command += [
-        "-g",
-        "5",
-        "-c:a",
-        "mp2",
-        "-f",
-        "mpegts",
-        "-flush_packets",
-        "1",
-        f"tcp://127.0.0.1:{port}?listen=1",
-    ]
-    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
+    command = ["ffmpeg", "-v", "error", "-re", "-stream_loop", "-1", "-i", str(clip)]
+    command += ["-c:v", "mpeg2video", "-q:v", "3", "-g", "5", "-c:a", "mp2"]
+    command += ["-f", "mpegts", "-flush_packets", "1", f"tcp://127.0.0.1:{port}?listen=1"]
+    with running(command):
         yield
-    finally:
-        server.kill()
-        server.wait()
 
 
 @contextlib.contextmanager

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from .processes import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
 """Environment of processes that speak to none beyond this machine and share its cores."""
 
 
-def free_port() -> str:
-    """A port of the loopback device that nobody listens to."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
-def environment(rank: int, port: str) -> dict[str, str]:
+def environment(rank: int, port: int) -> dict[str, str]:
     """What torchrun tells process `rank` of two."""
     return {
         **os.environ,
@@ -31,7 +25,7 @@ def environment(rank: int, port: str) -> dict[str, str]:
         "WORLD_SIZE": "2",
         "LOCAL_WORLD_SIZE": "2",
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
+        "MASTER_PORT": str(port),
         **LOOPBACK,
     }
 
