@@ -25,7 +25,7 @@ help: ## say what there is
 demo: core ## install the core into .venv and run it on a short clip: demo-out/overlay.mp4
 	@$(BIN)/python -m refavs_rt.demo $(ARGS)
 
-core: ## .venv with the core: numpy, onnxruntime, tokenizers, the compiled extension
+core: ## .venv with the core: numpy, onnxruntime, tokenizers, the web server, the compiled extension
 	$(BOOTSTRAP) core
 
 dev: ## complete .venv with every extra, and install the media that scenes are made of

@@ -124,7 +124,7 @@ TEST(Ingest, APictureThatClaimsAllMemoryIsRefused) {
   const Folder folder;
   EXPECT_EQ(read(folder.write("a.png", png_file(3000, 2000))).size(), 1u);
   const std::string path = folder.write("a.png", png_file(16000, 4500));
-  EXPECT_THROW(Ingest(path, options()).wait_first(kAtLast), IngestError);
+  EXPECT_THROW(Ingest(file_address(path), options()).wait_first(kAtLast), IngestError);
 }
 
 TEST(Ingest, TimesAtTheEndOfTheWorldAreNoHarm) {
