@@ -51,7 +51,7 @@ def test_onnx_runtime_beside_torch_eager(benchmark: Any, tmp_path: Path) -> None
     for i in range(_ROUNDS + 5):
         for name, session in sessions.items():
             started = time.perf_counter()
-            session.push(frame, patch, i * 0.25)
+            session.predict(frame, patch, i * 0.25)
             if i >= 5:
                 seconds[name].append(time.perf_counter() - started)
     median = {name: statistics.median(values) for name, values in seconds.items()}
@@ -64,7 +64,7 @@ def test_onnx_runtime_beside_torch_eager(benchmark: Any, tmp_path: Path) -> None
         }
     )
     pts = iter(np.arange(100.0, 1e6, 0.25))
-    benchmark.pedantic(lambda: sessions["onnx"].push(frame, patch, float(next(pts))), rounds=_ROUNDS)
+    benchmark.pedantic(lambda: sessions["onnx"].predict(frame, patch, float(next(pts))), rounds=_ROUNDS)
     print(
         f"\ntorch {median['torch'] * 1e3:.1f} ms, onnx {median['onnx'] * 1e3:.1f} ms: {median['torch'] / median['onnx']:.2f}x"
     )

@@ -43,7 +43,7 @@ class Recorder:
 
     def __init__(self, engine: Any) -> None:
         self.engine = engine
-        self.name, self.device = engine.name, engine.device
+        self.name, self.device, self.runs_side_by_side = engine.name, engine.device, False
         self.inputs: dict[str, dict[str, Any]] = {}
 
     def __getattr__(self, graph: str) -> Any:
@@ -62,7 +62,7 @@ def recorded(model: Model, texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     size = model.config.image_size
     for tick in range(12):
         frame = rng.standard_normal((3, size, size)).astype(np.float32)
-        session.push(frame, rng.standard_normal((PATCH_FRAMES, MEL_BINS)).astype(np.float32), float(tick))
+        session.predict(frame, rng.standard_normal((PATCH_FRAMES, MEL_BINS)).astype(np.float32), float(tick))
     return recorder.inputs
 
 
@@ -89,7 +89,7 @@ def test_session_frame(benchmark: Any, model: Model, sentences: int) -> None:
     frame = rng.standard_normal((3, size, size)).astype(np.float32)
     patch = rng.standard_normal((PATCH_FRAMES, MEL_BINS)).astype(np.float32)
     pts = iter(np.arange(0, 1e6, 0.04))
-    benchmark(lambda: session.push(frame, patch, float(next(pts))))
+    benchmark(lambda: session.predict(frame, patch, float(next(pts))))
 
 
 def test_ingest(benchmark: Any, model: Model, demo: tuple[Path, list[str]]) -> None:

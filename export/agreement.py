@@ -162,7 +162,7 @@ def stream_masks(model: Model, clips: Iterable[Clip]) -> list[NDArray[np.bool_]]
         session = model.session(clip.texts)
         frames = []
         for frame, log_mel, pts_s in clip.pushes():
-            prediction = session.push(frame, log_mel, pts_s)
+            prediction = session.predict(frame, log_mel, pts_s)
             there = prediction.presence >= model.run.presence_threshold
             frames.append((prediction.mask_logits > level) & there[:, None, None])
         masks.append(np.stack(frames))

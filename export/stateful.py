@@ -22,7 +22,7 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 
 from refavs_rt.config import ModelConfig
 from refavs_rt.contract import TensorSpec, graph_specs
-from refavs_rt.session import CLOCK_SLACK_S
+from refavs_rt.memory_clock import CLOCK_SLACK_S
 
 PARTS = ("vision", "audio", "step")
 """The bundle's graphs that the stream graph is made of."""

@@ -277,6 +277,26 @@ class JpegEncoder:
             IngestError: it is larger than 16,383 pixels on a side, or FFmpeg has no encoder.
         """
 
+class GuidedUpsampler:
+    """Masks of pictures of one size, with their edges where the picture has them. For one thread at a time."""
+
+    def __init__(self, width: int, height: int, low: int, radius: int, epsilon: float) -> None:
+        """Args: the pictures' size, the side of the small picture, the radius of a window in it, and how much the squares of the
+        fit's slopes, per unit of colour, weigh against the fit."""
+    def run(
+        self,
+        masks: NDArray[np.float32],
+        small: NDArray[np.float32],
+        image: NDArray[np.uint8],
+        threshold: float,
+    ) -> NDArray[np.bool_]:
+        """[n, H, W]: where masks [n, low, low] in [0, 1], fitted to the small picture [3, low, low] in [0, 1] and applied to
+        the picture [H, W, 3] uint8 RGB, are above the threshold; without the GIL.
+
+        Raises:
+            ValueError: another shape or dtype.
+        """
+
 def resize_normalize(
     image: NDArray[np.uint8],
     size: int,

@@ -202,7 +202,15 @@ class RunConfig:
     mask_threshold: float = 0.4
     """A pixel belongs to the mask where sigmoid(logit) is above this (the paper's evaluation threshold)."""
     presence_threshold: float = 0.5
-    """A sentence has a mask at all where its presence is at least this."""
+    """A sentence has a mask from where its presence is at least this,"""
+    presence_hysteresis: float = 0.1
+    """until it falls below that by more than this."""
+    align_edges: bool = True
+    """Whether masks get their edges from the picture, rather than from a smooth resize alone."""
+    mask_smoothing_s: float = 0.0
+    """Masks are an exponential mean over about so many seconds, where the camera stands still; 0: of each frame alone."""
+    deadline_s: float = math.inf
+    """A frame of a live source that is older than this is not worth its work, and is given up."""
     reset_gap_s: float = 10.0
     """A hole of more than this between two frames begins the memory anew; by default, what the ring of ticks spans."""
     threads: int = 0

@@ -1,11 +1,19 @@
-"""A loaded model, and a session of it: one camera, the sentences asked about it, and their state."""
+"""A loaded model, and a session of it: one camera, the sentences asked about it, and their state.
+
+A frame goes through a session in two halves. `Session.see` runs what no sentence changes, and takes a memory tick into the
+shared rings; `Session.answer` runs the sentences over what was seen. The second half reads only what the first gave it and
+what it alone changes, so one thread may see the next frame while another answers this one.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,13 +21,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import MANIFEST, TOKENIZER, Bundle, BundleError, find_bundle
-from .config import MEL_BINS, PATCH_FRAMES, ModelConfig, RunConfig
+from .config import MEL_BINS, PATCH_FRAMES, SAMPLE_RATE_HZ, ModelConfig, RunConfig
 from .engines import Engine, EngineError, open_engine
+from .masker import Masker
+from .memory_clock import MemoryClock
+from .result import Result, SeenFrame
+from .sentence_groups import SentenceGroups, together
 from .state import SentenceState, SharedState
 from .tokenizer import Tokenizer, TokenizerError
 
 if TYPE_CHECKING:
-    from .stream import OnNotice, Result, Source
+    from .pushed import Pushed
+    from .stream import OnNotice, Source
 
 LATEST_RUN = Path("runs", "latest")
 """The run folder that the torch engine takes where none is named."""
@@ -28,8 +41,6 @@ _RUN_CONFIG = "config.json"
 """What a run folder has, and no bundle."""
 _FEATURES_KEPT = 256
 """Sentences whose features a model keeps."""
-CLOCK_SLACK_S = 1e-6
-"""A frame this little before a tick is on it: timestamps are sums of fractions."""
 
 
 def load(
@@ -88,6 +99,10 @@ class Model:
         self.bundle = bundle
         self.engine = engine
         self.run = run
+        self.turn: contextlib.AbstractContextManager[object] = (
+            contextlib.nullcontext() if engine.runs_side_by_side else threading.Lock()
+        )
+        """Held while the engine runs, where it does one thing at a time."""
         try:
             config = bundle.config
             self.tokenizer = Tokenizer(bundle.read(TOKENIZER), config.text_tokens, config.text_vocabulary)
@@ -167,6 +182,18 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """A frame as every sentence sees it: what `Session.see` gives and `Session.answer` takes."""
+
+    feeds: Mapping[str, NDArray[Any]]
+    """The rings before the frame, and what the vision and audio graphs made of it, by graph input name."""
+    begins_anew: bool
+    """Whether a gap lay before it, so that nothing before is remembered."""
+    tick: tuple[int, NDArray[np.int64]] | None
+    """Of a memory tick, the slot of the rings that took it, and their ages since."""
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What a frame gave for N sentences."""
 
@@ -179,22 +206,29 @@ class Prediction:
 
 
 class Session:
-    """Frames in order, in; predictions out.
+    """Frames in order, in; what each sentence means in them, out.
 
     The first frame is committed to the memory, and then the first one at or after each 1 / memory_hz seconds from it; frames
     between are provisional and leave no trace. When pts jump back by more than that, the source is taken to have begun again
     and so has the clock; the memory is kept. After a gap of more than `RunConfig.reset_gap_s` the memory begins anew: all that
     it holds is older than what the network was trained to look back on.
+
+    `push` takes what a camera gives; `predict` what the network takes. `see` belongs to one thread at a time, and everything
+    else to one thread at a time, which may be another.
     """
 
     def __init__(self, model: Model, texts: Sequence[str] = ()) -> None:
         self.model = model
         self.texts: list[str] = []
         """The sentences, in the order of every output's first axis."""
+        self.overdue = 0
+        """Frames of a live source that were given up because they were older than `RunConfig.deadline_s`."""
         self.shared = SharedState.empty(model.config)
         self.sentences = SentenceState(model.config, model.run)
-        self._groups = _Groups(model.sentences_at_once)
-        self._clock = _MemoryClock(model.config.memory_hz)
+        self._groups = SentenceGroups(model.sentences_at_once)
+        self._clock = MemoryClock(model.config.memory_hz)
+        self._masker = Masker(model.run)
+        self._pushed: Pushed | None = None
         if isinstance(texts, str):
             raise TypeError("give a list of sentences, not one string")
         self.add(*texts)
@@ -211,6 +245,7 @@ class Session:
         if not texts:
             return
         self.sentences.add(self.model.read(texts))
+        self._masker.add(len(texts))
         self.texts += texts
 
     def change(self, index: int, text: str) -> None:
@@ -222,6 +257,7 @@ class Session:
         """
         self._check_index(index)
         self.sentences.replace(index, {name: x[0] for name, x in self.model.read([text]).items()})
+        self._masker.forget(index)
         self.texts[index] = text
 
     def remove(self, index: int) -> None:
@@ -232,6 +268,7 @@ class Session:
         """
         self._check_index(index)
         self.sentences.remove(index)
+        self._masker.remove(index)
         del self.texts[index]
 
     def _check_index(self, index: int) -> None:
@@ -240,17 +277,56 @@ class Session:
 
     def reset(self) -> None:
         """Forget what was seen and heard; the sentences stay."""
+        self._forget_rings()
+        self._forget_sentences()
+
+    def _forget_rings(self) -> None:
         self.shared = SharedState.empty(self.model.config)
+        self._clock = MemoryClock(self.model.config.memory_hz)
+
+    def _forget_sentences(self) -> None:
         self.sentences.forget()
-        self._clock = _MemoryClock(self.model.config.memory_hz)
+        self._masker.forget()
 
     def push(
-        self, frame: NDArray[np.float32], log_mel: NDArray[np.float32] | None, pts_s: float
-    ) -> Prediction:
-        """Run one frame and commit it if it is a memory tick.
+        self,
+        frame: NDArray[np.uint8],
+        audio: NDArray[Any] | None = None,
+        t: float | None = None,
+        *,
+        rate_hz: int = SAMPLE_RATE_HZ,
+    ) -> Result:
+        """Run one picture of a loop that the caller owns: a robot's camera, OpenCV, an upload.
 
         Args:
-            frame: [3, S, S], normalised RGB.
+            frame: [H, W, 3] uint8 RGB, of any size.
+            audio: the sound since the last push, which ends with this frame: [n] or [n, channels], floats in [-1, 1] or int16.
+                None: none came. Where none comes for as long as a window, the frame has no sound, which is not silence.
+            t: when the frame was captured, in seconds of any clock that goes forward; None: the time since the first push. A time
+                before the last one begins the sound anew.
+            rate_hz: of `audio`.
+
+        Raises:
+            ValueError: an array has another shape or type, or holds NaN or infinity; a time is no finite number.
+            BundleError: the model returned NaN or infinity.
+        """
+        from .pushed import Pushed
+
+        started = time.perf_counter()
+        if self._pushed is None:
+            self._pushed = Pushed(self.model.config)
+        taken = self._pushed.take(frame, audio, t, rate_hz)
+        prediction = self.predict(taken.tensor, taken.log_mel, taken.pts_s)
+        result = self.result(taken, prediction)
+        return replace(result, latency_ms=(time.perf_counter() - started) * 1e3)
+
+    def predict(
+        self, tensor: NDArray[np.float32], log_mel: NDArray[np.float32] | None, pts_s: float
+    ) -> Prediction:
+        """Run one frame as the network takes it, and commit it if it is a memory tick.
+
+        Args:
+            tensor: [3, S, S], normalised RGB.
             log_mel: [96, 64], the sound up to the frame; None where there is no sound at all, which is not silence.
             pts_s: when the frame is, in seconds.
 
@@ -258,92 +334,77 @@ class Session:
             ValueError: an array has another shape or type, or holds NaN or infinity.
             BundleError: the model returned NaN or infinity.
         """
-        config, engine = self.model.config, self.model.engine
+        return self.answer(self.see(tensor, log_mel, pts_s))
+
+    def see(
+        self, tensor: NDArray[np.float32], log_mel: NDArray[np.float32] | None, pts_s: float
+    ) -> Seen:
+        """The first half of `predict`: what no sentence changes.
+
+        Raises:
+            ValueError: as `predict`. Nothing has changed then.
+        """
+        config = self.model.config
         has_sound = log_mel is not None
         if log_mel is None:
             log_mel = np.zeros((PATCH_FRAMES, MEL_BINS), np.float32)
-        _check("frame", frame, (3, config.image_size, config.image_size))
+        _check("frame", tensor, (3, config.image_size, config.image_size))
         _check("log_mel", log_mel, (PATCH_FRAMES, MEL_BINS))
         if not np.isfinite(pts_s):
             raise ValueError(f"pts_s must be a finite number of seconds, not {pts_s}")
 
-        if self._clock.gap_s(pts_s) > self.model.run.reset_gap_s:
-            self.reset()
+        begins_anew = self._clock.gap_s(pts_s) > self.model.run.reset_gap_s
+        if begins_anew:
+            self._forget_rings()
         known: dict[str, NDArray[Any]] = self.shared.feeds()
-        present = engine.vision({**known, "frame": frame[None]})
-        present |= engine.audio({"log_mel": log_mel[None], "has_sound": np.array([has_sound])})
-        groups = [
-            engine.step({**known, **sentences, **present})
-            for sentences in self._groups.of(self.sentences.feeds())
-        ]
-        step = _together(groups) if groups else self._nothing()
+        with self.model.turn:
+            present = self.model.engine.vision({**known, "frame": tensor[None]})
+            present |= self.model.engine.audio({"log_mel": log_mel[None], "has_sound": np.array([has_sound])})
+        tick = None
+        if self._clock.advance(pts_s):
+            slot = self.shared.commit(present)
+            tick = slot, self.shared.ring_age
+        return Seen({**known, **present}, begins_anew, tick)
+
+    def answer(self, seen: Seen) -> Prediction:
+        """The second half of `predict`: the sentences over what was seen. Frames come in the order in which they were seen.
+
+        Raises:
+            BundleError: as `predict`.
+        """
+        if seen.begins_anew:
+            self._forget_sentences()
+        with self.model.turn:
+            groups = [
+                self.model.engine.step({**seen.feeds, **sentences})
+                for sentences in self._groups.of(self.sentences.feeds())
+            ]
+        step = together(groups) if groups else self._nothing()
         if not np.isfinite(step["mask_logits"].sum() + step["presence"].sum()):
             raise BundleError(
                 f"{self.model.bundle.path}: the model returned NaN or infinity; export a sound checkpoint"
             )
+        if seen.tick and self.texts:
+            self.sentences.commit(step, *seen.tick)
+        return Prediction(step["mask_logits"], step["presence"], seen.tick is not None)
 
-        is_tick = self._clock.advance(pts_s)
-        if is_tick:
-            slot = self.shared.commit(present)
-            if self.texts:
-                self.sentences.commit(step, slot, self.shared.ring_age)
-        return Prediction(step["mask_logits"], step["presence"], is_tick)
+    def result(self, frame: SeenFrame, prediction: Prediction) -> Result:
+        """What people are shown of a prediction: masks at the frame's own size, of the sentences that something fits."""
+        return Result(
+            index=frame.index,
+            pts_s=frame.pts_s,
+            frame=frame,
+            texts=tuple(self.texts),
+            presence=prediction.presence,
+            masks=self._masker.masks(prediction.mask_logits, prediction.presence, frame),
+            mask_logits=prediction.mask_logits,
+            latency_ms=0.0,
+        )
 
     def _nothing(self) -> dict[str, NDArray[Any]]:
         """What the step graph returns for no sentence; graphs are not built for an empty axis."""
         size = self.model.config.mask_size
         return {"mask_logits": np.zeros((0, size, size), np.float32), "presence": np.zeros(0, np.float32)}
-
-
-class _Groups:
-    """Arrays of N sentences in groups of as many as a step takes. A group of an array that has not changed is the same array, so
-    that an engine may keep its copy of it."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._cut: dict[str, tuple[NDArray[Any], list[NDArray[Any]]]] = {}
-
-    def of(self, feeds: Mapping[str, NDArray[Any]]) -> Iterator[dict[str, NDArray[Any]]]:
-        count = len(next(iter(feeds.values())))
-        if count <= self._size:
-            if count:
-                yield dict(feeds)
-            return
-        for name, whole in feeds.items():
-            if name not in self._cut or self._cut[name][0] is not whole:
-                self._cut[name] = (whole, [whole[i : i + self._size] for i in range(0, count, self._size)])
-        for i in range(-(-count // self._size)):
-            yield {name: self._cut[name][1][i] for name in feeds}
-
-
-def _together(groups: Sequence[Mapping[str, NDArray[Any]]]) -> Mapping[str, NDArray[Any]]:
-    if len(groups) == 1:
-        return groups[0]
-    return {name: np.concatenate([np.asarray(group[name]) for group in groups]) for name in groups[0]}
-
-
-class _MemoryClock:
-    """Says which frames are memory ticks: the first at or after start + k / memory_hz, for each k from 0."""
-
-    def __init__(self, memory_hz: float) -> None:
-        self._memory_hz = memory_hz
-        self._start_s: float | None = None
-        self._last_s = 0.0
-        self._next_tick = 0
-
-    def gap_s(self, pts_s: float) -> float:
-        """Seconds since the last frame; 0 before the first."""
-        return 0.0 if self._start_s is None else pts_s - self._last_s
-
-    def advance(self, pts_s: float) -> bool:
-        if self._start_s is None or pts_s < self._last_s - 1.0 / self._memory_hz:
-            self._start_s, self._next_tick = pts_s, 0
-        self._last_s = pts_s
-        reached = int((pts_s - self._start_s + CLOCK_SLACK_S) * self._memory_hz)
-        if reached < self._next_tick:
-            return False
-        self._next_tick = reached + 1
-        return True
 
 
 def _load_run(path: Path, run: RunConfig) -> Model:

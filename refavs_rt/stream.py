@@ -2,45 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
+from .ahead import Ahead
 from .controls import Controls
 from .ingest import Frame, Ingest, LiveIngest, open_live, open_source
-from .masks import Mask, binary_masks
-from .session import Model, Session
-
-
-@dataclass(frozen=True)
-class Result:
-    """What was found in one frame for N sentences."""
-
-    index: int
-    """Of the frame, from 0 on."""
-    pts_s: float
-    """When the frame is shown, in seconds of the source."""
-    frame: Frame
-    """The frame itself, with its sound."""
-    texts: tuple[str, ...]
-    """The N sentences."""
-    presence: NDArray[np.float32]
-    """[N], the chance that anything in the frame fits each sentence."""
-    masks: Mask
-    """[N, H, W]; empty where the presence is below `RunConfig.presence_threshold`."""
-    mask_logits: NDArray[np.float32]
-    """[N, h, w], before the presence is looked at."""
-    latency_ms: float
-    """Of a live source, from the frame's capture to this result; of a file, from the frame's leaving the decoder."""
-
-    @property
-    def image(self) -> NDArray[np.uint8]:
-        """[H, W, 3], RGB, as the source shows it; converted when first asked for."""
-        return self.frame.image
+from .result import Result
+from .session import Model, Seen, Session
 
 
 _NOTICE_PERIOD_S = 0.25
@@ -118,70 +91,115 @@ def run_session(
     on_notice: OnNotice | None = None,
     controls: Controls | None = None,
 ) -> Iterator[Result]:
-    """Push the frames of an opened source into a session, and close the source at the end.
+    """Drive a session with the frames of an opened source, and close the source at the end.
+
+    While one frame is with the caller, its sentences are run on the next one, and the one after that is seen: each in a thread
+    of its own. A source without an end waits for nobody; a file waits for the caller.
 
     Args:
-        session: with its sentences.
+        session: with its sentences; it belongs to the threads until the last result.
         source: is closed at the end.
         on_notice: as `Model.stream` takes it.
         controls: of this session; what they are asked for is done between two frames. While they are paused a file waits and the
             frames of a live source pass by.
     """
-    with source:
+    ended = threading.Event()
+
+    def seen() -> Generator[_Item]:
         if isinstance(source, LiveIngest):
-            for frame in _newest(source, on_notice, controls):
-                if controls and controls.is_paused:
-                    continue
-                result = _result(session, frame)
-                yield replace(result, latency_ms=(source.now_s - frame.pts_s) * 1e3)
-        else:
-            for frame in source:
-                _wait_paused(controls)
-                yield _result(session, frame)
+            return _see_live(session, source, controls)
+        return _see_file(session, source)
+
+    def answered() -> Generator[Result | _Notice]:
+        with Ahead(seen, "refavs-see") as items:
+            yield from _answer(session, source, items, controls, ended)
+
+    with Ahead(answered, "refavs-answer") as results:
+        try:
+            with source:
+                for result in results:
+                    if isinstance(result, _Notice):
+                        if on_notice:
+                            on_notice(result.when_s, result.text)
+                    else:
+                        yield result
+        finally:
+            ended.set()
 
 
-def _wait_paused(controls: Controls | None) -> None:
-    if controls is None:
-        return
-    controls.apply()
-    while controls.is_paused:
-        time.sleep(_PAUSE_PERIOD_S)
-        controls.apply()
+@dataclass(frozen=True)
+class _Seen:
+    frame: Frame
+    seen: Seen
+    started: float
+    """What `time.perf_counter()` was when the frame came."""
 
 
-def _newest(source: LiveIngest, on_notice: OnNotice | None, controls: Controls | None) -> Iterator[Frame]:
-    """The frames of a live source; what happens to it is told, and commands are taken, also while none come."""
-    while True:
-        if controls:
-            controls.apply()
+@dataclass(frozen=True)
+class _Notice:
+    when_s: float
+    text: str
+
+
+class _Overdue:
+    """A frame that was given up."""
+
+
+_Item = _Seen | _Notice | _Overdue | None
+"""None: nothing has come for a while."""
+
+
+def _see_file(session: Session, source: Ingest) -> Generator[_Item]:
+    for frame in source:
+        started = time.perf_counter()
+        yield _Seen(frame, session.see(frame.tensor, frame.log_mel, frame.pts_s), started)
+
+
+def _see_live(session: Session, source: LiveIngest, controls: Controls | None) -> Generator[_Item]:
+    """The frames of a live source and what happens to it; None now and then, also while neither comes."""
+    ended = False
+    while not ended:
         try:
             frame = source.read(timeout_s=_NOTICE_PERIOD_S)
         except StopIteration:
             frame, ended = None, True
+        yield from itertools.starmap(_Notice, source.take_notices())
+        if frame is None or (controls and controls.is_paused):
+            yield None
+        elif _is_overdue(session, source, frame):
+            yield _Overdue()
         else:
-            ended = False
-        for when_s, notice in source.take_notices():
-            if on_notice:
-                on_notice(when_s, notice)
-        if ended:
-            return
-        if frame is not None:
-            yield frame
+            started = time.perf_counter()
+            yield _Seen(frame, session.see(frame.tensor, frame.log_mel, frame.pts_s), started)
 
 
-def _result(session: Session, frame: Frame) -> Result:
-    run = session.model.run
-    started = time.perf_counter()
-    prediction = session.push(frame.tensor, frame.log_mel, frame.pts_s)
-    masks = binary_masks(prediction.mask_logits, (frame.height, frame.width), run.mask_threshold)
-    masks[prediction.presence < run.presence_threshold] = False
-    return Result(
-        index=frame.index,
-        pts_s=frame.pts_s,
-        frame=frame,
-        texts=tuple(session.texts),
-        presence=prediction.presence,
-        masks=masks,
-        mask_logits=prediction.mask_logits,
-        latency_ms=(time.perf_counter() - started) * 1e3,
-    )
+def _answer(
+    session: Session,
+    source: Ingest | LiveIngest,
+    items: Iterator[_Item],
+    controls: Controls | None,
+    ended: threading.Event,
+) -> Generator[Result | _Notice]:
+    """Run the sentences, and take commands before each frame."""
+    live = source if isinstance(source, LiveIngest) else None
+    for item in items:
+        if controls:
+            controls.apply()
+            while live is None and controls.is_paused and not ended.wait(_PAUSE_PERIOD_S):
+                controls.apply()
+        if isinstance(item, _Notice):
+            yield item
+        elif isinstance(item, _Overdue):
+            session.overdue += 1
+        elif item is not None:
+            if live and item.seen.tick is None and _is_overdue(session, live, item.frame):
+                session.overdue += 1
+                continue
+            result = session.result(item.frame, session.answer(item.seen))
+            latency_s = live.now_s - item.frame.pts_s if live else time.perf_counter() - item.started
+            yield replace(result, latency_ms=latency_s * 1e3)
+
+
+def _is_overdue(session: Session, source: LiveIngest, frame: Frame) -> bool:
+    """Whether a frame is too old to be worth its work."""
+    return source.now_s - frame.pts_s > session.model.run.deadline_s

@@ -156,7 +156,7 @@ def _run(folder: Path, *, all_files: bool = False) -> None:
     draw = np.random.default_rng(0)
     for pts_s in (0.0, 0.04):
         frame = draw.normal(size=(3, config.image_size, config.image_size)).astype(np.float32)
-        found = session.push(frame, draw.normal(size=(96, 64)).astype(np.float32), pts_s)
+        found = session.predict(frame, draw.normal(size=(96, 64)).astype(np.float32), pts_s)
         size = config.image_size // 4
         assert found.mask_logits.shape == (len(session.texts), size, size)
         assert found.presence.shape == (len(session.texts),)

@@ -84,7 +84,7 @@ def test_a_session_gives_the_masks_of_onnx_runtime(cuda: FakeCuda, bundle: Bundl
             if i in (9, 17, 23):
                 session.remove(0)
         sound = None if i % 5 == 3 else sounds[i]
-        found, expected = (s.push(pictures[i], sound, i / 2) for s in (ours, theirs))
+        found, expected = (s.predict(pictures[i], sound, i / 2) for s in (ours, theirs))
         assert len(found.mask_logits) == len(ours.texts) and found.is_tick == (i % 2 == 0)
         np.testing.assert_array_equal(found.mask_logits, expected.mask_logits)
         np.testing.assert_array_equal(found.presence, expected.presence)
@@ -103,7 +103,7 @@ def test_only_what_is_new_crosses_the_bus(cuda: FakeCuda, bundle: Bundle) -> Non
     fresh = ("attended_visual", "attended_audio", "audio_token")
     for i in range(12):
         uploaded, downloaded = cuda.uploaded, cuda.downloaded
-        is_tick = session.push(pictures[i], sounds[i], i / 4).is_tick
+        is_tick = session.predict(pictures[i], sounds[i], i / 4).is_tick
         after_tick = i % 4 == 1
         assert is_tick == (i % 4 == 0)
         if i:  # the first frame also brings the sentences and the empty state

@@ -257,8 +257,8 @@ def test_sessions_of_one_engine_do_not_see_each_other(engine: Engine, made: tupl
     alone = [Model(Source(), TorchEngine(tiny_model()), RunConfig()).session(t) for t in texts]
     for i in range(9):
         for camera in range(2):
-            found = together[camera].push(frames[camera, i], sounds[camera, i], i / 2)
-            expected = alone[camera].push(frames[camera, i], sounds[camera, i], i / 2)
+            found = together[camera].predict(frames[camera, i], sounds[camera, i], i / 2)
+            expected = alone[camera].predict(frames[camera, i], sounds[camera, i], i / 2)
             np.testing.assert_allclose(found.presence, expected.presence, atol=10 * made[1])
             scale = max(1.0, float(np.abs(expected.mask_logits).max()))
             near = np.abs(found.mask_logits - expected.mask_logits) <= 10 * made[1] * scale
@@ -295,8 +295,8 @@ def test_torch_runs_a_run_folder(tmp_path: Path) -> None:
     size = TEST.image_size
     frame = rng.normal(size=(3, size, size)).astype(np.float32)
     expected = load(write_tiny_bundle(tmp_path / "bundle").path, engine="onnx", run=RunConfig(threads=1))
-    found = model.session(["a dog"]).push(frame, None, 0.0)
-    reference = expected.session(["a dog"]).push(frame, None, 0.0)
+    found = model.session(["a dog"]).predict(frame, None, 0.0)
+    reference = expected.session(["a dog"]).predict(frame, None, 0.0)
     np.testing.assert_allclose(found.presence, reference.presence, atol=1e-5)
     np.testing.assert_allclose(found.mask_logits, reference.mask_logits, atol=1e-2)
 

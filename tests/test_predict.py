@@ -189,7 +189,7 @@ def test_memory_mean_is_the_runtimes(run: Path, bundle: Path) -> None:
         found[mean] = BundlePredictor(str(bundle), settings).predict(frames, sound, TEXTS[:2])[0]
         session = load(str(bundle), run=settings).session(TEXTS[:2])
         for i in range(9):
-            shown = session.push(pictures[i], sound[i], float(i)).mask_logits
+            shown = session.predict(pictures[i], sound[i], float(i)).mask_logits
             np.testing.assert_array_equal(found[mean][i], shown)
     assert np.abs(found["cumulative"] - found["exponential"]).max() > 1e-3
     assert np.abs(found["cumulative"] - found["window"]).max() > 1e-3

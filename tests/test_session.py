@@ -33,7 +33,7 @@ class Inputs:
         self.log_mel = rng.normal(size=(count, 96, 64)).astype(np.float32)
 
     def push(self, session: Session, i: int, pts_s: float) -> Any:
-        return session.push(self.frames[i], self.sound(i), pts_s)
+        return session.predict(self.frames[i], self.sound(i), pts_s)
 
     def sound(self, i: int) -> NDArray[np.float32] | None:
         return None if i % 5 == 3 else self.log_mel[i]
@@ -184,7 +184,7 @@ def test_sound_silence_and_no_sound_are_three_things(model: Model, inputs: Input
     heard = []
     for sound in (inputs.log_mel[0], silence, None):
         session = model.session(TEXTS)
-        assert session.push(inputs.frames[0], sound, 0.0).is_tick
+        assert session.predict(inputs.frames[0], sound, 0.0).is_tick
         heard.append(session.sentences.ring_audio_tokens.copy())
     for one, other in ((0, 1), (1, 2), (0, 2)):
         assert np.abs(heard[one] - heard[other]).max() > 1e-3
@@ -241,22 +241,22 @@ def test_wrong_arrays_are_refused(model: Model, inputs: Inputs) -> None:
     frame, patch = inputs.frames[0], inputs.log_mel[0]
     for damaged in (np.nan, np.inf):
         with pytest.raises(ValueError, match="frame holds NaN or infinity"):
-            session.push(np.where(frame == frame[0, 0, 0], damaged, frame).astype(np.float32), patch, 0.0)
+            session.predict(np.where(frame == frame[0, 0, 0], damaged, frame).astype(np.float32), patch, 0.0)
         with pytest.raises(ValueError, match="log_mel holds NaN or infinity"):
-            session.push(frame, np.where(patch == patch[3, 3], damaged, patch).astype(np.float32), 0.0)
+            session.predict(frame, np.where(patch == patch[3, 3], damaged, patch).astype(np.float32), 0.0)
         with pytest.raises(ValueError, match="pts_s must be a finite number"):
-            session.push(frame, patch, damaged)
+            session.predict(frame, patch, damaged)
     with pytest.raises(ValueError, match=r"frame must be float32 \[3, 64, 64\], not float64 \[3, 64, 64\]"):
-        session.push(frame.astype(np.float64), patch, 0.0)
+        session.predict(frame.astype(np.float64), patch, 0.0)
     with pytest.raises(ValueError, match=r"log_mel must be float32 \[96, 64\], not float32 \[64, 96\]"):
-        session.push(frame, patch.T, 0.0)
+        session.predict(frame, patch.T, 0.0)
     assert not session.shared.ring_age.any()
-    assert session.push(frame, patch, 0.0).is_tick
+    assert session.predict(frame, patch, 0.0).is_tick
 
 
 def test_a_model_that_returns_nan_is_refused(model: Model, bundle: Bundle, inputs: Inputs) -> None:
     class Broken:
-        name, device = "broken", "none"
+        name, device, runs_side_by_side = "broken", "none", False
         text, vision, audio = model.engine.text, model.engine.vision, model.engine.audio
 
         def step(self, given: Any) -> Any:

@@ -88,7 +88,7 @@ def test_results_are_a_sessions_on_the_same_frames(model: Model, clip: Path) -> 
     with open_source(clip, model.config.image_size) as source:
         for frame, result in zip(source, model.stream(clip, TEXTS), strict=True):
             assert frame.log_mel is not None
-            expected = session.push(frame.tensor, frame.log_mel, frame.pts_s)
+            expected = session.predict(frame.tensor, frame.log_mel, frame.pts_s)
             np.testing.assert_array_equal(result.image, frame.image)
             np.testing.assert_array_equal(result.mask_logits, expected.mask_logits)
             np.testing.assert_array_equal(result.presence, expected.presence)

@@ -182,7 +182,7 @@ def request(model: Model, texts: Sequence[str], moment: Moment) -> Values:
 
 def difference(answer: Values, session: Session, moment: Moment) -> float:
     """Largest difference of an answer from the session's, in shares of the largest logit; infinite where a tick is not one."""
-    expected = session.push(moment.frame, moment.log_mel, moment.pts_s)
+    expected = session.predict(moment.frame, moment.log_mel, moment.pts_s)
     if bool(answer["is_tick"][0]) != expected.is_tick or not answer["is_valid"][0]:
         return float("inf")
     scale = max(1.0, float(np.abs(expected.mask_logits).max()))
@@ -303,7 +303,7 @@ def test_ticks_are_a_sessions_whatever_the_times(bundle: Bundle, model: Model, m
         is_tick, *values = graph.run(names, feeds)
         state = dict(zip(state, values, strict=True))
         found.append(bool(is_tick[0]))
-        expected.append(session.push(noise, None, pts_s).is_tick)
+        expected.append(session.predict(noise, None, pts_s).is_tick)
     assert found == expected
     assert 20 < sum(found) < len(found) - 20
 

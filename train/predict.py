@@ -147,7 +147,7 @@ class BundlePredictor:
             except ValueError as error:
                 raise DataError(f"{error}; mend it in the table") from error
             results = [
-                session.push(
+                session.predict(
                     picture, None if patches is None else patches[i], i / self.model.config.memory_hz
                 )
                 for i, picture in enumerate(self._pictures)

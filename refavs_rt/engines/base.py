@@ -36,13 +36,15 @@ class Engine(Protocol):
 
     Each method takes the inputs of its graph by name, with the types and shapes of `contract.graph_specs`, and returns its
     outputs by name. Names that are not inputs of the graph are ignored, so that callers may pass all they have. Inputs are
-    not written to, and no later run changes an output. Not thread-safe: one thread at a time.
+    not written to, and no later run changes an output. Not thread-safe: one thread at a time, but for `runs_side_by_side`.
     """
 
     name: str
     """As `--engine` takes it."""
     device: str
     """What it runs on, for people."""
+    runs_side_by_side: bool
+    """Whether one thread may run vision and audio while another runs text and step."""
 
     def text(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Once a sentence: token ids to text features."""
@@ -59,6 +61,8 @@ class Engine(Protocol):
 
 class GraphByName:
     """The protocol's methods for an engine that runs any graph by its name."""
+
+    runs_side_by_side = False
 
     def _run(self, graph: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
         raise NotImplementedError

@@ -49,6 +49,8 @@ class OnnxEngine:
         EngineError: the provider is not here, or does not start.
     """
 
+    runs_side_by_side = True  # each graph is a session of its own
+
     def __init__(self, bundle: Bundle, *, threads: int = 0, provider: str = "cpu") -> None:
         if threads < 0:
             raise EngineError(f"threads must be 0 or more, not {threads}")
