@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,8 @@ from .tokenizer import Tokenizer, TokenizerError
 
 if TYPE_CHECKING:
     from .stream import OnNotice, Result, Source
+
+_log = logging.getLogger(__name__)
 
 LATEST_RUN = Path("runs", "latest")
 """The run folder that the torch engine takes where none is named."""
@@ -285,6 +288,7 @@ class Session:
         is_tick = self._clock.advance(pts_s)
         if is_tick:
             slot = self.shared.commit(present)
+            _log.debug("%.3f s is a tick: committed to slot %d", pts_s, slot)
             if self.texts:
                 self.sentences.commit(step, slot, self.shared.ring_age)
         return Prediction(step["mask_logits"], step["presence"], is_tick)

@@ -8,8 +8,29 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from ..logs import FORMATS
+
+
+def add_logging(parser: argparse.ArgumentParser) -> None:
+    """`-v` and `--log-format`, which every command has."""
+    group = parser.add_argument_group("messages")
+    group.add_argument(
+        "-v",
+        "--verbose",
+        action="count",
+        default=0,
+        help="say more: the bundle, the engine and what was chosen; -vv: each commit to the memory, too",
+    )
+    group.add_argument(
+        "--log-format",
+        choices=FORMATS,
+        default=FORMATS[0],
+        help="json: each line of stderr is one object, and results are among them (default %(default)s)",
+    )
+
 
 def add_bundle(parser: argparse.ArgumentParser, flag: str) -> None:
+    """What takes a bundle."""
     parser.add_argument(
         flag,
         metavar="DIR",
