@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import statistics
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from . import details, logs
 from .config import RunConfig
 from .controls import MOST_SENTENCES, Controls
+from .exit_codes import DONE
 from .ingest import Ingest, LiveIngest
 from .jsonl import write_line
 from .render import Overlay
@@ -27,13 +29,10 @@ from .stream import Live, Result, open_for, run_session
 if TYPE_CHECKING:
     from .serve.page import Page
 
-INTERRUPTED = 130
-"""Exit code of a run that was stopped by a signal; its files are finished all the same."""
+_log = logging.getLogger(__name__)
 
 _LATENCIES = 100_000
 """The summary's latencies are those of so many frames, the last ones."""
-_TERMINAL_PERIOD_S, _LOG_PERIOD_S = 0.2, 5.0
-"""How often progress is shown on a terminal, and in a log."""
 
 
 class UsageError(Exception):
@@ -74,9 +73,11 @@ def run_stream(
     if len(texts) > MOST_SENTENCES:
         raise UsageError(f"{len(texts)} sentences are too many: {MOST_SENTENCES} at most")
     model = load(bundle, engine=engine, run=run)
-    print(
-        f"bundle {model.bundle.path} ({model.config.preset}), engine {model.engine.name} ({model.engine.device})"
+    logs.result(
+        _log,
+        f"bundle {model.bundle.path} ({model.config.preset}), engine {model.engine.name} ({model.engine.device})",
     )
+    details.log_model(_log, model)
     try:
         session = model.session(texts)
     except (TypeError, ValueError) as error:
@@ -88,11 +89,11 @@ def run_stream(
         serve = ""
     with _StopOnSignal() as stop:
         summary = _write(stop, session, opened, overlay, records, serve, token, max_frames)
-    print(summary.to_text())
+    logs.result(_log, summary.to_text(), **summary.to_fields())
     for path in (overlay, records):
         if path is not None:
-            print(f"wrote {path}")
-    return INTERRUPTED if stop.stopped else 0
+            logs.result(_log, f"wrote {path}", path=str(path))
+    return 128 + stop.number if stop.number else DONE
 
 
 def _write(
@@ -108,7 +109,8 @@ def _write(
     """Run the session over the source, write what was asked for, and show it on a page."""
     summary = _Summary()
     controls = Controls(session)
-    with contextlib.ExitStack() as files, source, _Progress() as progress:
+    with contextlib.ExitStack() as files, source:
+        progress = _Progress()
         writer = files.enter_context(OverlayWriter.beside(overlay, source)) if overlay else None
         threshold = session.model.run.presence_threshold
         painter = Overlay(source.height, source.width, threshold)
@@ -119,14 +121,18 @@ def _write(
         )
         # After the writer and the page, which may refuse: until then an older file of records stays as it is.
         lines = files.enter_context(open(records, "w", encoding="utf-8")) if records else None
-        _tell([*source.notes, *(writer.notes if writer else [])])
+        for note in [*source.notes, *(writer.notes if writer else [])]:
+            logs.note(_log, note)
+        details.log_source(_log, source, writer)
 
         def notice(when_s: float, text: str) -> None:
-            progress.notice(when_s, text)
+            logs.event(_log, when_s, text)
             if page:
                 page.tell(when_s, text)
 
-        for result in stop.until_stopped(run_session(session, source, notice, controls)):
+        results = run_session(session, source, notice, controls)
+        files.callback(results.close)
+        for result in stop.until_stopped(results):
             if lines:
                 write_line(lines, result)
             if writer:
@@ -134,13 +140,13 @@ def _write(
                     painter.paint(result.image, result.texts, result.masks, result.presence), result.pts_s
                 )
             if page:
-                page.show(result, _dropped(source))
+                page.show(result, _dropped(source) + session.overdue)
             summary.add(result)
             progress.show(summary, result)
             if summary.frames == max_frames:
                 break
         if isinstance(source, LiveIngest):
-            summary.counters = source.counters
+            summary.counters = {**source.counters, "overdue": session.overdue}
     return summary
 
 
@@ -155,8 +161,8 @@ def _page(address: str, token: str | None, controls: Controls, overlay: Overlay,
         if address:
             raise
         page = Page(controls, overlay, threshold, port=0, token=token)  # nobody asked for this port
-        print(f"note: port {DEFAULT_PORT} is taken; another is used", file=sys.stderr)
-    print(f"watch it at {page.url}", flush=True)
+        logs.note(_log, f"port {DEFAULT_PORT} is taken; another is used")
+    logs.result(_log, f"watch it at {page.url}", url=page.url)
     return page
 
 
@@ -165,11 +171,6 @@ def _dropped(source: Ingest | LiveIngest) -> int:
         return 0
     counters = source.counters
     return int(counters["dropped"] + counters["late"])
-
-
-def _tell(notes: Sequence[str]) -> None:
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
 
 
 class _Summary:
@@ -202,16 +203,38 @@ class _Summary:
     def to_text(self) -> str:
         if not self.frames:
             return "no frame"
-        ordered = sorted(self._latencies_ms)
-        p95, p99 = (ordered[min(len(ordered) - 1, int(share * len(ordered)))] for share in (0.95, 0.99))
+        median, p95, p99 = self._latency_ms()
         lines = [
             f"{self.frames} frames in {time.perf_counter() - self._started:.1f} s: {self.frames_per_second:.1f} fps, "
-            f"latency {statistics.median(ordered):.0f} ms (median), {p95:.0f} ms (p95), {p99:.0f} ms (p99)"
+            f"latency {median:.0f} ms (median), {p95:.0f} ms (p95), {p99:.0f} ms (p99)"
         ]
         lines += self._live_lines()
         for text, asked in self._asked.items():
             lines.append(f"  {text!r}: segmented in {self._present[text]} of {asked} frames")
         return "\n".join(lines)
+
+    def to_fields(self) -> dict[str, Any]:
+        """The same for machines."""
+        if not self.frames:
+            return {"frames": 0}
+        median, p95, p99 = (round(value, 1) for value in self._latency_ms())
+        return {
+            "frames": self.frames,
+            "seconds": round(time.perf_counter() - self._started, 3),
+            "fps": round(self.frames_per_second, 2),
+            "latency_ms": {"median": median, "p95": p95, "p99": p99},
+            "sentences": [
+                {"text": text, "frames": asked, "segmented": self._present[text]}
+                for text, asked in self._asked.items()
+            ],
+            "counters": self.counters,
+        }
+
+    def _latency_ms(self) -> tuple[float, float, float]:
+        """Median, p95 and p99."""
+        ordered = sorted(self._latencies_ms)
+        p95, p99 = (ordered[min(len(ordered) - 1, int(share * len(ordered)))] for share in (0.95, 0.99))
+        return statistics.median(ordered), p95, p99
 
     def _live_lines(self) -> list[str]:
         if not self.counters:
@@ -219,7 +242,7 @@ class _Summary:
         count = {name: int(value) for name, value in self.counters.items()}
         heard = count["decoded"] + count["late"]
         return [
-            f"latency from capture to result; {count['dropped'] + count['late']} of {heard} pictures dropped, "
+            f"latency from capture to result; {count['dropped'] + count['late'] + count['overdue']} of {heard} pictures dropped, "
             f"{count['corrupt']} damaged, {count['reconnects']} reconnects, "
             f"{count['sound_late']} frames before their sound, "
             f"sound drift {self.counters['sound_drift_ppm']:+.0f} ppm"
@@ -227,39 +250,22 @@ class _Summary:
 
 
 class _Progress:
-    """A line on stderr: rewritten on a terminal, now and then a new one elsewhere."""
+    """A line now and then."""
 
     def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._period_s = _TERMINAL_PERIOD_S if self._terminal else _LOG_PERIOD_S
-        self._shown = time.monotonic()
-        self._open = False
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._open:
-            print(file=sys.stderr)
-
-    def notice(self, when_s: float, text: str) -> None:
-        """Tell what happened to a live source, above the line of progress."""
-        print(f"\r{when_s:.1f} s: {text}\x1b[K" if self._open else f"{when_s:.1f} s: {text}", file=sys.stderr)
+        self._pace = logs.Pace()
 
     def show(self, summary: _Summary, result: Result) -> None:
-        if time.monotonic() - self._shown < self._period_s:
+        if not self._pace.is_due():
             return
-        self._shown = time.monotonic()
-        line = (
+        logs.progress(
+            _log,
             f"frame {summary.frames}, {result.pts_s:.2f} s, "
-            f"{summary.frames_per_second:.1f} fps, latency {result.latency_ms:.0f} ms"
-        )
-        self._open = self._terminal
-        print(
-            f"\r{line}\x1b[K" if self._terminal else line,
-            end="" if self._terminal else "\n",
-            file=sys.stderr,
-            flush=True,
+            f"{summary.frames_per_second:.1f} fps, latency {result.latency_ms:.0f} ms",
+            frame=summary.frames,
+            pts_s=round(result.pts_s, 3),
+            fps=round(summary.frames_per_second, 1),
+            latency_ms=round(result.latency_ms, 1),
         )
 
 
@@ -270,7 +276,8 @@ class _StopOnSignal:
     """
 
     def __init__(self) -> None:
-        self.stopped = False
+        self.number = 0
+        """Of the signal that came first; 0 where none did."""
         self._waiting = False
         self._previous: dict[int, signal._HANDLER] = {}
 
@@ -288,7 +295,7 @@ class _StopOnSignal:
         while True:
             self._waiting = True
             try:
-                if self.stopped:
+                if self.number:
                     return
                 result = next(results, None)
             except KeyboardInterrupt:
@@ -300,9 +307,9 @@ class _StopOnSignal:
             yield result
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        again, self.stopped = self.stopped, True
+        again, self.number = self.number != 0, self.number or number
         if self._waiting or again:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(number)
 
 
 def _check_outputs(source: str | Live, overlay: Path | None, records: Path | None) -> None:

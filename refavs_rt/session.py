@@ -8,6 +8,7 @@ what it alone changes, so one thread may see the next frame while another answer
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 import time
@@ -33,6 +34,8 @@ from .tokenizer import Tokenizer, TokenizerError
 if TYPE_CHECKING:
     from .pushed import Pushed
     from .stream import OnNotice, Source
+
+_log = logging.getLogger(__name__)
 
 LATEST_RUN = Path("runs", "latest")
 """The run folder that the torch engine takes where none is named."""
@@ -364,6 +367,7 @@ class Session:
         if self._clock.advance(pts_s):
             slot = self.shared.commit(present)
             tick = slot, self.shared.ring_age
+            _log.debug("%.3f s is a tick: committed to slot %d", pts_s, slot)
         return Seen({**known, **present}, begins_anew, tick)
 
     def answer(self, seen: Seen) -> Prediction:

@@ -90,7 +90,7 @@ def run_session(
     source: Ingest | LiveIngest,
     on_notice: OnNotice | None = None,
     controls: Controls | None = None,
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """Drive a session with the frames of an opened source, and close the source at the end.
 
     While one frame is with the caller, its sentences are run on the next one, and the one after that is seen: each in a thread

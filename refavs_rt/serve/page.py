@@ -87,6 +87,7 @@ class Page:
         self._server = uvicorn.Server(
             uvicorn.Config(
                 Access(application, host, self._socket.getsockname()[1], token),
+                log_config=None,
                 log_level="error",
                 access_log=False,
                 lifespan="off",

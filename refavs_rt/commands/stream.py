@@ -1,0 +1,206 @@
+"""`refavs-rt stream`: sentences on a file, a stream or a camera."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import Any
+
+from ..config import RunConfig
+from ..engines import ENGINES
+from .errors import UserError
+from .options import add_bundle, count, latency, positive_float, positive_int, share, size
+
+_DESCRIPTION = """\
+Segment what each sentence means in every frame of a video with sound.
+
+  refavs-rt stream --source video.mp4 --text "the dog that barks" --out overlay.mp4 --jsonl masks.jsonl
+  refavs-rt stream --camera 0 --text "the dog that barks"
+  refavs-rt stream --camera rtsp://user:password@camera/stream --text "the person who speaks" --out overlay.mp4
+
+A camera without --out or --jsonl is shown on a page in the browser.
+"""
+_LATENCY_MS = 200.0
+
+
+def add_parser(commands: Any) -> None:
+    """Put the command among the others."""
+    defaults = RunConfig()
+    stream = commands.add_parser(
+        "stream",
+        help="run sentences on a video",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    source = stream.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--source",
+        metavar="ADDRESS",
+        help="every frame of a media file, of a stream (http://..., rtsp://...) or of lavfi:GRAPH, as fast as it is used",
+    )
+    source.add_argument(
+        "--camera",
+        metavar="ADDRESS",
+        help="a live source, always its newest frame: 0 (a camera), rtsp://... rtmp://... srt://... http://..., "
+        "screen::0, gst:PIPELINE (GStreamer), lavfi:GRAPH, or a file at its own pace",
+    )
+    stream.add_argument(
+        "--mic",
+        default="auto",
+        metavar="ADDRESS",
+        help="the sound of --camera: default, pulse:NAME, alsa:NAME, 0 (a sound card), a stream, gst:PIPELINE, a file, none "
+        "(default: the camera's own, else the default microphone)",
+    )
+    stream.add_argument(
+        "--latency-ms",
+        type=latency,
+        default=_LATENCY_MS,
+        metavar="MS",
+        help="how long a frame may wait for its sound, and how much of a network stream is held back to put it in order "
+        "(default %(default)g)",
+    )
+    stream.add_argument(
+        "--deadline-ms",
+        type=positive_float,
+        default=math.inf,
+        metavar="MS",
+        help="give up a frame of --camera that is older than this (default: none; the newest is always taken)",
+    )
+    stream.add_argument(
+        "--hwaccel", default="", metavar="NAME", help="decode --camera in hardware: cuda, vaapi, ..."
+    )
+    stream.add_argument(
+        "--list-devices", action=_ListDevices, nargs=0, help="list cameras, microphones and screens, and end"
+    )
+    stream.add_argument(
+        "--camera-size",
+        type=size,
+        default="",
+        metavar="WxH",
+        help="of a camera (default: what suits it)",
+    )
+    stream.add_argument(
+        "--camera-rate", type=positive_float, default=0.0, metavar="FPS", help="of a camera, likewise"
+    )
+    stream.add_argument(
+        "--text",
+        action="append",
+        required=True,
+        metavar="SENTENCE",
+        help="what to segment; give it again for more",
+    )
+    stream.add_argument(
+        "--out",
+        type=Path,
+        metavar="MP4",
+        help="write the video with the masks drawn, and the sound of a file",
+    )
+    stream.add_argument("--jsonl", type=Path, metavar="FILE", help="write one JSON line a frame")
+    stream.add_argument(
+        "--serve",
+        nargs="?",
+        const="",
+        metavar="HOST:PORT",
+        help="a page in the browser to watch, and to change the sentences (default 127.0.0.1:8765; --camera without any other "
+        "output has it too)",
+    )
+    stream.add_argument(
+        "--token",
+        metavar="TOKEN",
+        help="what viewers of the page must know; needed at an address that others reach",
+    )
+    add_bundle(stream, "--bundle")
+    stream.add_argument("--engine", choices=ENGINES, default=ENGINES[0], help="default %(default)s")
+    stream.add_argument("--max-frames", type=positive_int, metavar="N", help="stop after N frames")
+    stream.add_argument(
+        "--duration", type=positive_float, metavar="S", help="stop after S seconds of the source"
+    )
+    stream.add_argument(
+        "--threads",
+        type=count,
+        default=defaults.threads,
+        metavar="N",
+        help="threads of the engine; 0: one a core (default)",
+    )
+    stream.add_argument(
+        "--null-threshold",
+        type=share,
+        default=defaults.presence_threshold,
+        metavar="X",
+        help="no mask is drawn for a sentence whose presence is below X, from 0 to 1 (default %(default)s)",
+    )
+    stream.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run sentences on a video."""
+    from ..ingest import IngestError
+    from ..run_stream import UsageError, run_stream
+    from ..serve.address import ServeError
+    from ..sink import SinkError
+    from ..stream import Live
+
+    wanted = RunConfig(
+        presence_threshold=args.null_threshold, threads=args.threads, deadline_s=args.deadline_ms / 1e3
+    )
+    source = args.source
+    if source is not None:
+        _refuse_live_options(args)
+    if args.token is not None and args.serve is None and (source is not None or args.out or args.jsonl):
+        raise UserError("--token is for a page: give --serve too")
+    if source is None:
+        source = Live(
+            args.camera,
+            mic=args.mic,
+            latency_s=args.latency_ms / 1e3,
+            hwaccel=args.hwaccel,
+            camera_size=args.camera_size,
+            camera_rate=args.camera_rate,
+        )
+    try:
+        return run_stream(
+            source,
+            args.text,
+            bundle=args.bundle,
+            engine=args.engine,
+            run=wanted,
+            overlay=args.out,
+            records=args.jsonl,
+            serve=args.serve,
+            token=args.token,
+            max_frames=args.max_frames,
+            duration_s=args.duration,
+        )
+    except (UsageError, IngestError, SinkError, ServeError) as error:
+        raise UserError(str(error)) from error
+
+
+def _refuse_live_options(args: argparse.Namespace) -> None:
+    """What would be left out in silence."""
+    plain = {
+        "mic": "auto", "hwaccel": "", "camera_size": "", "camera_rate": 0.0, "latency_ms": _LATENCY_MS, "deadline_ms": math.inf,
+    }
+    for name, value in plain.items():
+        if getattr(args, name) != value:
+            raise UserError(f"--{name.replace('_', '-')} is of live sources: name the source with --camera")
+
+
+class _ListDevices(argparse.Action):
+    """`--list-devices`: like --help, it answers and ends, whatever else is given."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(_device_table())
+        parser.exit()
+
+
+def _device_table() -> str:
+    from ..ingest import list_devices
+
+    devices = list_devices()
+    if not devices:
+        return "no camera, microphone or screen is found; --camera takes streams (rtsp://...) and files too"
+    width = max(len(address) for _, address, _ in devices)
+    return "\n".join(
+        f"{medium:<10}  {address:<{width}}  {name}".rstrip() for medium, address, name in devices
+    )
