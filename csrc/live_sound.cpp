@@ -25,7 +25,7 @@ void LiveSound::push(const AVFrame& frame, double at_s) {
   const double duration_s = double(frame.nb_samples) / input_.rate_hz;
   double error_s = at_s - next_s();
   int64_t skip = 0;
-  const bool settles = heard_s_ < kSettling_s && heard_s_ + duration_s >= kSettling_s;
+  const bool settles = heard_s_ >= kSettling_s && heard_s_ < kSettled_s;
   heard_s_ += duration_s;
   const bool jumps = !started_ || std::abs(error_s) > kJump_s;
   if (jumps || (settles && std::abs(error_s_) > kFirstJump_s)) {

@@ -15,16 +15,17 @@ namespace refavs {
 // clock of `at_s`. A sound card's clock runs at its own rate, so the distance between where a frame
 // belongs and where it falls is steered to zero by resampling a little faster or slower (a
 // proportional and an integral part, settled in two minutes; up to kLargestDrift). Only a distance
-// over kJump_s is a hole, which is missing, or sound that comes twice, which is left out; and once,
-// after the first kSettling_s of a source or a format, when its clock has been read, one over
+// over kJump_s is a hole, which is missing, or sound that comes twice, which is left out; and from
+// kSettling_s to kSettled_s of a source or a format, while its clock is read ever better, one over
 // kFirstJump_s.
 //
 // Not thread-safe, but for drift_ppm(), overlap_samples() and error_s().
 class LiveSound {
  public:
   static constexpr double kJump_s = 0.05;
-  static constexpr double kFirstJump_s = 0.01;
+  static constexpr double kFirstJump_s = 0.008;
   static constexpr double kSettling_s = 2.0;
+  static constexpr double kSettled_s = 30.0;
   static constexpr double kLargestDrift = 2e-3;
 
   explicit LiveSound(MelTrack* track) : track_(track) {}

@@ -15,6 +15,8 @@ from .ingest import SoundTrack, resize_normalize
 
 _BEFORE_S = 10.0
 """A track's clock reads this at about the first frame: sound that came with it began earlier, and a track has no time below 0."""
+_HELD_BACK_S = 0.002
+"""A resampler gives the last sound only with what comes after it, so a window ends this much before its frame, or more."""
 _MOST_CHANNELS = 64
 _CHANNELS_AXIS = 2
 
@@ -103,7 +105,7 @@ class Pushed:
     ) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None, float | None, int]:
         if self._track is None:
             return None, None, None, 0
-        at_s = pts_s + self._config.audio_offset_s - self._origin_s
+        at_s = pts_s - _HELD_BACK_S + self._config.audio_offset_s - self._origin_s
         samples, log_mel, end_s, missing = self._track.window(at_s)
         if missing == PATCH_SAMPLES:
             return None, None, None, 0

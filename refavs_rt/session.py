@@ -304,6 +304,7 @@ class Session:
         Args:
             frame: [H, W, 3] uint8 RGB, of any size.
             audio: the sound since the last push, which ends with this frame: [n] or [n, channels], floats in [-1, 1] or int16.
+                The window that the frame gets ends at the last multiple of 10 ms that is 2 ms or more before `t`.
                 None: none came. Where none comes for as long as a window, the frame has no sound, which is not silence.
             t: when the frame was captured, in seconds of any clock that goes forward; None: the time since the first push. A time
                 before the last one begins the sound anew.

@@ -267,7 +267,7 @@ def test_a_model_that_returns_nan_is_refused(model: Model, bundle: Bundle, input
     session = Model(bundle, Broken(), RunConfig()).session(TEXTS)
     with pytest.raises(BundleError, match="returned NaN"):
         inputs.push(session, 0, 0.0)
-    assert not session.shared.ring_age.any()
+    assert not session.sentences.memory_count.any()
 
 
 def test_sentences_that_cannot_be_read_change_nothing(model: Model) -> None:

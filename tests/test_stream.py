@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from refavs_rt._ingest import GuidedUpsampler
 from refavs_rt.bundle import Bundle
 from refavs_rt.config import RunConfig
 from refavs_rt.ingest import IngestError, open_source
@@ -100,7 +101,7 @@ def test_masks_are_the_thresholded_logits_at_the_sources_size(
 ) -> None:
     seen = 0
     gate = float(np.median([result.presence for result in model.stream(clip, TEXTS)]))
-    gated = Model(bundle, model.engine, RunConfig(presence_threshold=gate, mask_threshold=0.3))
+    gated = Model(bundle, model.engine, RunConfig(presence_threshold=gate, presence_hysteresis=0.0, align_edges=False, mask_threshold=0.3))
     for result in gated.stream(clip, TEXTS):
         logits = torch.from_numpy(result.mask_logits)[None]
         large = torch.nn.functional.interpolate(logits, (HEIGHT, WIDTH), mode="bilinear", antialias=True)
@@ -110,6 +111,19 @@ def test_masks_are_the_thresholded_logits_at_the_sources_size(
             np.testing.assert_array_equal(mask[sure], ((expected > 0.3) & (presence >= gate))[sure])
             seen += int(mask.any())
     assert 0 < seen < 2 * 22, "the gate lets some through"
+
+
+def test_masks_take_their_edges_from_the_picture(model: Model, clip: Path) -> None:
+    """By default they are those of the guided filter over the very frame."""
+    edges = Model(model.bundle, model.engine, RunConfig(presence_threshold=0.0))
+    for result in edges.stream(clip, TEXTS, max_frames=3):
+        small = result.frame.tensor * (128 / 255) + 127 / 255
+        planes = torch.from_numpy(result.mask_logits)[None]
+        wide = torch.nn.functional.interpolate(planes, small.shape[1:], mode="bilinear")[0]
+        upsampler = GuidedUpsampler(WIDTH, HEIGHT, small.shape[1], 4, 1e-3)
+        expected = upsampler.run(torch.sigmoid(wide).numpy(), small, result.image, 0.4)
+        assert (result.masks != expected).mean() < 0.001
+        assert result.masks.any()
 
 
 def test_a_stream_cut_short_is_the_whole_streams_start(model: Model, clip: Path) -> None:

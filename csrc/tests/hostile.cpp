@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <cmath>
 #include <cstdio>
@@ -63,11 +64,16 @@ void check(const Frame& frame, const Frame& before, int index) {
   must(frame.index == index, "a frame is out of order");
   must(std::isfinite(frame.pts_s), "a time is no number");
   must(index == 0 || frame.pts_s >= before.pts_s, "times fall");
-  must(frame.picture.width > 0 && frame.picture.height > 0, "a picture is empty");
-  must(frame.tensor.size() == 3 * kSize * kSize, "a tensor has another size");
-  must(std::all_of(frame.tensor.begin(), frame.tensor.end(),
-                   [](float value) { return value >= 0.0f && value <= 1.0001f; }),
+  must(frame.picture.width() > 0 && frame.picture.height() > 0, "a picture is empty");
+  std::array<float, 3 * kSize * kSize> tensor;
+  frame.picture.tensor(tensor.data());
+  // Luma and colour may say more than white, or less than black.
+  must(std::all_of(tensor.begin(), tensor.end(),
+                   [](float value) { return value > -3.0f && value < 3.0f; }),
        "a tensor is out of range");
+  const RgbPicture rgb = frame.picture.rgb();
+  must(rgb.width == frame.picture.width() && rgb.height == frame.picture.height() && rgb.rgb,
+       "a picture has another size");
   if (!frame.has_audio) return;
   must(frame.sound.samples.size() == kPatchSamples, "a window has another size");
   must(frame.sound.log_mel.size() == kPatchFrames * kMelBins, "a window has another size");
@@ -162,7 +168,7 @@ int read_hostile_file(const uint8_t* data, size_t size, std::chrono::millisecond
   options.decode_threads = 1;
   int frames = 0;
   try {
-    Ingest ingest(file.path(), options);
+    Ingest ingest(file_address(file.path()), options);
     Frame frame, before;
     for (;;) {
       const Ingest::Status status = ingest.next(&frame, std::chrono::milliseconds(100));
