@@ -6,9 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..config import RunConfig
-from ..engines import ENGINES
-from .errors import UserError
+from ..config import ENGINES, RunConfig
+from ..errors import UserError
 from .options import add_bundle, count, latency, positive_float, positive_int, share, size
 
 _DESCRIPTION = """\
