@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
 from . import exit_codes, logs
-from .commands import doctor, info, stream, verify
+from .commands import bench, completion, doctor, info, stream, verify
 from .commands.options import add_logging
 from .errors import UserError
 from .exit_codes import ERROR, INTERRUPTED
@@ -97,8 +97,9 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"refavs-rt {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    for command in (stream, info, verify, doctor):
+    for command in (stream, info, verify, doctor, bench):
         command.add_parser(commands)
+    completion.add_parser(commands, top)
     for command_parser in commands.choices.values():
         add_logging(command_parser)
     return top
