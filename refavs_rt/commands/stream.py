@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ Segment what each sentence means in every frame of a video with sound.
 A camera without --out or --jsonl is shown on a page in the browser.
 """
 _LATENCY_MS = 200.0
+_TOKEN = "REFAVS_TOKEN"
+"""Variable of the environment with the token: unlike an argument it is not shown to other users."""
 
 
 def add_parser(commands: Any) -> None:
@@ -99,7 +102,8 @@ def add_parser(commands: Any) -> None:
     stream.add_argument(
         "--token",
         metavar="TOKEN",
-        help="what viewers of the page must know; needed at an address that others reach",
+        help="what viewers of the page must know; needed at an address that others reach. All users of this machine can see a "
+        f"command line: the variable {_TOKEN} does as well",
     )
     add_bundle(stream, "--bundle")
     stream.add_argument("--engine", choices=ENGINES, default=ENGINES[0], help="default %(default)s")
@@ -157,7 +161,7 @@ def run(args: argparse.Namespace) -> int:
             overlay=args.out,
             records=args.jsonl,
             serve=args.serve,
-            token=args.token,
+            token=args.token if args.token is not None else os.environ.get(_TOKEN),
             max_frames=args.max_frames,
             duration_s=args.duration,
         )
