@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import time
@@ -149,4 +150,4 @@ def test_the_clip_is_a_video_with_sound(tmp_path: Path) -> None:
     assert int(picture["nb_read_frames"]) == 10 and sound["codec_name"] == "aac"
     with open_source(path, 64) as source:
         pictures = [frame.image for frame in source]
-    assert min(abs(a.astype(int) - b).mean() for a, b in zip(pictures, pictures[1:], strict=False)) > 1
+    assert min(abs(a.astype(int) - b).mean() for a, b in itertools.pairwise(pictures)) > 1
