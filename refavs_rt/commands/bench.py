@@ -41,7 +41,9 @@ def add_parser(commands: Any) -> None:
     )
     bench.add_argument("--source", metavar="FILE", help="a video to measure on")
     add_bundle(bench, "--bundle")
-    bench.add_argument("--engine", choices=ENGINES, default=ENGINES[0], help="default %(default)s")
+    bench.add_argument(
+        "--engine", choices=ENGINES, default=ENGINES[0], help="what runs the network (default %(default)s)"
+    )
     bench.add_argument(
         "--threads", type=count, default=0, metavar="N", help="threads of the engine; 0: one a core (default)"
     )

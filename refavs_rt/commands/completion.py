@@ -17,7 +17,7 @@ Print a script with which a shell completes commands, options, and the names of 
   refavs-rt completion zsh > ~/.zfunc/_refavs-rt     (with fpath+=~/.zfunc before compinit in ~/.zshrc)
   refavs-rt completion fish > ~/.config/fish/completions/refavs-rt.fish
 
-For the running shell alone: source <(refavs-rt completion bash)
+For the running shell alone: eval "$(refavs-rt completion bash)", likewise of zsh.
 """
 _FILES = {"ADDRESS", "FILE", "MP4"}
 _FOLDERS = {"BUNDLE", "DIR"}

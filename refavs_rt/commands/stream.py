@@ -106,7 +106,9 @@ def add_parser(commands: Any) -> None:
         f"command line: the variable {_TOKEN} does as well",
     )
     add_bundle(stream, "--bundle")
-    stream.add_argument("--engine", choices=ENGINES, default=ENGINES[0], help="default %(default)s")
+    stream.add_argument(
+        "--engine", choices=ENGINES, default=ENGINES[0], help="what runs the network (default %(default)s)"
+    )
     stream.add_argument("--max-frames", type=positive_int, metavar="N", help="stop after N frames")
     stream.add_argument(
         "--duration", type=positive_float, metavar="S", help="stop after S seconds of the source"
