@@ -75,8 +75,8 @@ class _Children:
         finally:
             with self._lock:
                 self._running.discard(child)
-            child.kill()
-            child.communicate()
+            with child:  # it is waited for, and its pipes are closed
+                child.kill()
         return child.returncode, out, err
 
     def end(self) -> None:
