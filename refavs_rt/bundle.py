@@ -22,6 +22,7 @@ from typing import Any
 
 from .config import ModelConfig
 from .contract import FORMAT_VERSION, GRAPHS, contract_hash, graph_specs
+from .errors import UserError
 
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
@@ -45,7 +46,7 @@ _MOST_ELEMENTS = 2**28
 """Of any tensor of the contract, for the most sentences: a hundred times what the largest preset has."""
 
 
-class BundleError(Exception):
+class BundleError(UserError):
     """A bundle that cannot be used; the message names the file and the mend."""
 
 

@@ -14,11 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
 from . import exit_codes, logs
-from .bundle import BundleError
-from .commands import info, stream, verify
-from .commands.errors import UserError
+from .commands import bench, completion, doctor, info, stream, verify
 from .commands.options import add_logging
-from .engines import EngineError
+from .errors import UserError
 from .exit_codes import ERROR, INTERRUPTED
 
 _DESCRIPTION = "Segment what a sentence means in a video with sound."
@@ -33,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with logs.to_stderr(args.verbose, args.log_format), _sigterm_as_interrupt():
         try:
             return command(args)
-        except (UserError, BundleError, EngineError) as error:
+        except UserError as error:
             _log.error("%s", error)
             return ERROR
         except KeyboardInterrupt as stop:
@@ -99,8 +97,9 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"refavs-rt {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    for command in (stream, info, verify):
+    for command in (stream, info, verify, doctor, bench):
         command.add_parser(commands)
+    completion.add_parser(commands, top)
     for command_parser in commands.choices.values():
         add_logging(command_parser)
     return top

@@ -191,6 +191,10 @@ class ModelConfig:
         return cls(**clean)
 
 
+ENGINES = ("auto", "onnx", "onnx-cuda", "onnx-tensorrt", "tensorrt", "torch")
+"""What `--engine` takes. `torch` runs a run folder, the others run a bundle."""
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """How a model is run; none of it changes the weights or the graphs."""

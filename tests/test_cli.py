@@ -260,9 +260,9 @@ def test_wrong_usage_is_told(capsys: pytest.CaptureFixture[str], words: list[str
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_run_with_whole_files(
-    bundle: Bundle, long_clip: Path, tmp_path: Path, number: signal.Signals
+    bundle: Bundle, long_clip: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     overlay, lines = tmp_path / "overlay.mp4", tmp_path / "masks.jsonl"
     words = arguments(long_clip, bundle, "--out", overlay, "--jsonl", lines)
@@ -279,7 +279,7 @@ def test_a_signal_ends_the_run_with_whole_files(
         time.sleep(0.05)
     run.send_signal(number)
     out, err = run.communicate(timeout=60)
-    assert run.returncode == 130, err
+    assert run.returncode == code, err
     assert "Traceback" not in err and f"wrote {overlay}" in out
     frames = len(records(lines))
     assert 0 < frames < 2000 and f"{frames} frames in" in out

@@ -9,10 +9,22 @@ from typing import Any
 from ..bundle import Bundle, BundleError, find_bundle
 from .options import add_bundle
 
+_DESCRIPTION = """\
+Print the versions of what is installed, the engines, the devices and the bundle, as a bug report wants them.
+
+  refavs-rt info
+  refavs-rt info --bundle bundles/latest --json
+"""
+
 
 def add_parser(commands: Any) -> None:
     """Put the command among the others."""
-    info = commands.add_parser("info", help="print versions, engines, devices and the bundle")
+    info = commands.add_parser(
+        "info",
+        help="print versions, engines, devices and the bundle",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add_bundle(info, "--bundle")
     info.add_argument("--json", action="store_true", help="for machines")
     info.set_defaults(command=run)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from pathlib import Path
 from typing import Any
 
-from ..config import RunConfig
-from ..engines import ENGINES
-from .errors import UserError
+from ..config import ENGINES, RunConfig
+from ..errors import UserError
 from .options import add_bundle, count, latency, positive_float, positive_int, share, size
 
 _DESCRIPTION = """\
@@ -22,6 +22,8 @@ Segment what each sentence means in every frame of a video with sound.
 A camera without --out or --jsonl is shown on a page in the browser.
 """
 _LATENCY_MS = 200.0
+_TOKEN = "REFAVS_TOKEN"
+"""Variable of the environment with the token: unlike an argument it is not shown to other users."""
 
 
 def add_parser(commands: Any) -> None:
@@ -108,10 +110,13 @@ def add_parser(commands: Any) -> None:
     stream.add_argument(
         "--token",
         metavar="TOKEN",
-        help="what viewers of the page must know; needed at an address that others reach",
+        help="what viewers of the page must know; needed at an address that others reach. All users of this machine can see a "
+        f"command line: the variable {_TOKEN} does as well",
     )
     add_bundle(stream, "--bundle")
-    stream.add_argument("--engine", choices=ENGINES, default=ENGINES[0], help="default %(default)s")
+    stream.add_argument(
+        "--engine", choices=ENGINES, default=ENGINES[0], help="what runs the network (default %(default)s)"
+    )
     stream.add_argument("--max-frames", type=positive_int, metavar="N", help="stop after N frames")
     stream.add_argument(
         "--duration", type=positive_float, metavar="S", help="stop after S seconds of the source"
@@ -168,7 +173,7 @@ def run(args: argparse.Namespace) -> int:
             overlay=args.out,
             records=args.jsonl,
             serve=args.serve,
-            token=args.token,
+            token=args.token if args.token is not None else os.environ.get(_TOKEN),
             max_frames=args.max_frames,
             duration_s=args.duration,
         )

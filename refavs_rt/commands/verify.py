@@ -10,10 +10,24 @@ from ..config import RunConfig
 from ..contract import GRAPHS
 from .options import sha256
 
+_DESCRIPTION = """\
+Check every file of a bundle against its manifest, whether its graphs run here, and whether its engines fit them.
+
+  refavs-rt verify edge
+  refavs-rt verify bundles/latest
+
+A digest that was kept elsewhere is compared with --digest: that finds an attack, not damage alone.
+"""
+
 
 def add_parser(commands: Any) -> None:
     """Put the command among the others."""
-    verify = commands.add_parser("verify", help="check every file of a bundle, its graphs and its engines")
+    verify = commands.add_parser(
+        "verify",
+        help="check every file of a bundle, its graphs and its engines",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     verify.add_argument("verified", metavar="BUNDLE", help="a bundle folder, or 'edge' for the embedded one")
     verify.add_argument(
         "--digest", type=sha256, metavar="SHA256", help="the digest that the bundle must have"

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from ..bundle import Bundle
+from ..config import ENGINES
 from .base import Arrays, Engine, EngineError, Held
 
 __all__ = ["ENGINES", "Arrays", "Engine", "EngineError", "Held", "open_engine"]
-
-ENGINES = ("auto", "onnx", "onnx-cuda", "onnx-tensorrt", "tensorrt", "torch")
-"""What `--engine` takes. `torch` runs a run folder, the others run a bundle."""
 
 _PROVIDERS = {"onnx": "cpu", "onnx-cuda": "cuda", "onnx-tensorrt": "tensorrt"}
 

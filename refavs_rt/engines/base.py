@@ -20,6 +20,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import UserError
+
 Arrays = Mapping[str, NDArray[Any]]
 """Arrays, or `Held` tensors, by their name in the contract."""
 
@@ -27,7 +29,7 @@ TO_HOST = ("mask_logits", "presence")
 """Outputs that are arrays in every engine: whoever runs a frame wants them."""
 
 
-class EngineError(Exception):
+class EngineError(UserError):
     """An engine that was asked for cannot run here; the message says why and what would."""
 
 
