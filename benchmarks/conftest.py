@@ -42,10 +42,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in done]
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)  # pytest asks no further once it has a report, and this gives none
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> None:
     benchmark = getattr(item, "funcargs", {}).get("benchmark")
-    if call.when != "call" or call.excinfo is not None or benchmark is None or not benchmark.stats:
+    if call.when != "call" or call.excinfo is not None or benchmark is None or benchmark.stats is None:
         return
     if _KEPT in item.config.stash:
         item.config.stash[_KEPT].add(_name(item), benchmark.stats.stats.data, benchmark.extra_info)

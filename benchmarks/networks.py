@@ -47,7 +47,7 @@ class Network:
     """The same weights in torch and in ONNX Runtime."""
 
     config: ModelConfig
-    torch: EEMC
+    model: EEMC
     bundle: Bundle
     onnx: Engine
 
@@ -58,7 +58,7 @@ class Network:
     @functools.cached_property
     def torch_engine(self) -> TorchEngine:
         """The weights in torch eager."""
-        return TorchEngine(self.torch)
+        return TorchEngine(self.model)
 
 
 @functools.lru_cache(maxsize=1)  # of `full` two would not fit some machines

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections import defaultdict
 from typing import Any
@@ -32,10 +33,12 @@ def test_length_of_stream(benchmark: Any, sentences: int) -> None:
         assert prediction.is_tick
         return took
 
-    sessions = {length: model.session(TEXTS[:sentences]) for length in LENGTHS_S}
-    for length, session in sessions.items():
-        for second in range(length):
-            push(session, second)
+    growing = model.session(TEXTS[:sentences])
+    sessions: dict[int, Session] = {}
+    for second in range(LENGTHS_S[-1]):
+        push(growing, second)
+        if second + 1 in LENGTHS_S:
+            sessions[second + 1] = copy.deepcopy(growing, {id(model): model})
     took: dict[int, list[float]] = defaultdict(list)
     for i in range(ROUNDS):
         for length, session in sessions.items():

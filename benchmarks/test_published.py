@@ -59,12 +59,12 @@ def test_beside_the_published_flow(benchmark: Any, preset: str, all_cores: int) 
 
     first = clip.ticks(0, CLIP_FRAMES)
     at_once = {
-        size: sum(PublishedFlow(net.torch, size).run(first, *(x[0] for x in sentences)).seconds.values())
+        size: sum(PublishedFlow(net.model, size).run(first, *(x[0] for x in sentences)).seconds.values())
         for size in (CLIP_FRAMES, 1)
     }
     best = min(at_once, key=lambda size: at_once[size])
     log.info("%s: the published flow takes %d frames at once; seconds by size: %s", preset, best, at_once)
-    flow = PublishedFlow(net.torch, best)
+    flow = PublishedFlow(net.model, best)
     clips = []
     took: dict[tuple[str, int], list[float]] = defaultdict(list)
     looked: dict[str, list[float]] = defaultdict(list)
@@ -106,14 +106,14 @@ def check(net: Network, clip: Clip, sentences: list[torch.Tensor]) -> None:
     """
     short = clip.ticks(0, 2)
     with torch.inference_mode():
-        expected = net.torch.forward_clip(
+        expected = net.model.forward_clip(
             short.frames[None],
             short.log_mel[None],
             short.has_sound[None],
             *(x[None, :1] for x in sentences),
             temporal="full",
         )
-    found = PublishedFlow(net.torch).run(short, *(x[0] for x in sentences))
+    found = PublishedFlow(net.model).run(short, *(x[0] for x in sentences))
     masks = Agreement()
     masks.add("mask_logits", found.mask_logits.numpy(), expected.mask_logits[0, :, 0].numpy(), 0.4)
     masks.check("the published flow")
