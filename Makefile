@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo core dev test bench soak kernels-all kernels-aot gpu sanitize fuzz check fix clean distclean
+.PHONY: help demo core dev test bench bench-full bench-report soak kernels-all kernels-aot gpu sanitize fuzz check fix clean distclean
 
 # A Python to make .venv with; unset, a suitable one is looked for: make demo PYTHON=/path/to/python3.12
 PYTHON ?=
@@ -20,7 +20,7 @@ BOOTSTRAP = @command -v $(or $(PYTHON),python3) >/dev/null || \
 	PYTHON="$(PYTHON)" $(or $(PYTHON),python3) bootstrap.py
 
 help: ## say what there is
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: core ## install the core into .venv and run it on a short clip: demo-out/overlay.mp4
 	@$(BIN)/python -m refavs_rt.demo $(ARGS)
@@ -34,8 +34,14 @@ dev: ## complete .venv with every extra, and install the media that scenes are m
 test: dev ## dev, then all tests, a process a core
 	@$(BIN)/pytest -n logical --dist worksteal $(ARGS)
 
-bench: dev ## the benchmarks only
+bench: dev ## the benchmarks only, in under ten minutes; ARGS=--save-results keeps the figures
 	@$(BIN)/pytest --benchmark-only $(ARGS)
+
+bench-full: dev ## in the background all benchmarks, the preset full and the published flow too; figures are kept as they come
+	@$(BIN)/python -m benchmarks.full $(ARGS)
+
+bench-report: dev ## docs/benchmarks.md and its plots from the figures that are kept
+	@$(BIN)/python -m benchmarks.report $(ARGS)
 
 soak: dev ## half an hour of a live camera and microphone with a fault every minute: soak/soak.png
 	@$(BIN)/python -m benchmarks.soak $(ARGS)

@@ -13,7 +13,7 @@ _MEDIA_PROGRAMS = ("fluidsynth", "ffmpeg", "ffprobe")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Bare `pytest` skips benchmarks, and the kernels' tests in every combination.
+    """Bare `pytest` skips benchmarks, and what takes long: the kernels' tests in every combination, and `make bench-full`.
 
     Not by --benchmark-skip in the configuration file: `pytest --benchmark-only` would then be refused as a contradiction.
     """
@@ -21,7 +21,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not any(config.getoption(name, False) for name in asked_for):
         config.option.benchmark_skip = True
     if not config.option.markexpr:
-        config.option.markexpr = "not kernels_all"
+        config.option.markexpr = "not kernels_all and not bench_full"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -10,20 +10,16 @@ import numpy as np
 import pytest
 
 import refavs_rt
+from benchmarks.networks import TEXTS
 from refavs_rt.config import MEL_BINS, PATCH_FRAMES
 from refavs_rt.contract import graph_specs
+from refavs_rt.masks import binary_masks
+from refavs_rt.render import Overlay
 from refavs_rt.session import Model
+from refavs_rt.sink import OverlayWriter
 
-TEXTS = (
-    "The sounding object.",
-    "The dog.",
-    "The first object to make a sound.",
-    "The silent object.",
-    "The object on the left.",
-    "The violin that is being played.",
-    "The object making the loudest sound.",
-    "The cat on the right of the dog.",
-)
+SIZE = 720, 1280
+"""Height and width of the pictures of a camera."""
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +62,15 @@ def recorded(model: Model, texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     return recorder.inputs
 
 
+def ellipses(model: Model, sentences: int) -> np.ndarray:
+    """Logits [N, h, w] that are above 0 inside of an ellipse, one further right than the other."""
+    side = model.config.mask_size
+    y, x = np.mgrid[0:side, 0:side] / side
+    centres = np.linspace(0.3, 0.7, sentences)[:, None, None]
+    inside = 1 - ((y - 0.5) / 0.2) ** 2 - ((x - centres) / 0.16) ** 2
+    return (4 * inside).astype(np.float32)
+
+
 @pytest.mark.parametrize("graph", ["text", "vision", "audio"])
 def test_graph(benchmark: Any, model: Model, graph: str) -> None:
     inputs = recorded(model, TEXTS[:1])[graph]
@@ -80,7 +85,7 @@ def test_step(benchmark: Any, model: Model, sentences: int) -> None:
     assert outputs["mask_logits"].shape[0] == sentences
 
 
-@pytest.mark.parametrize("sentences", [1, 8])
+@pytest.mark.parametrize("sentences", [1, 2, 4, 8])
 def test_session_frame(benchmark: Any, model: Model, sentences: int) -> None:
     """All graphs and the state, without decoding and drawing."""
     session = model.session(TEXTS[:sentences])
@@ -105,13 +110,45 @@ def test_ingest(benchmark: Any, model: Model, demo: tuple[Path, list[str]]) -> N
     benchmark.extra_info["frames"] = frames
 
 
-@pytest.mark.parametrize("sentences", [1, 2])
+@pytest.mark.parametrize("sentences", [1, 8])
+def test_masks(benchmark: Any, model: Model, sentences: int) -> None:
+    """Logits to masks of 1280 x 720, each an ellipse of a tenth of the picture."""
+    masks = benchmark(binary_masks, ellipses(model, sentences), SIZE, model.run.mask_threshold)
+    assert 0.05 < masks.mean() < 0.2
+
+
+@pytest.mark.parametrize("sentences", [1, 8])
+def test_overlay(benchmark: Any, model: Model, sentences: int) -> None:
+    """Masks, outlines and legend over 1280 x 720."""
+    masks = binary_masks(ellipses(model, sentences), SIZE, model.run.mask_threshold)
+    overlay = Overlay(*SIZE, model.run.presence_threshold)
+    picture = np.zeros((*SIZE, 3), np.uint8)
+    painted = benchmark(overlay.paint, picture, TEXTS[:sentences], masks, np.ones(sentences, np.float32))
+    assert painted[masks.any(axis=0)].any(axis=-1).all()
+
+
+def test_encode(benchmark: Any, tmp_path: Path) -> None:
+    """H.264 into MP4, 1280 x 720: see `frames` for how many."""
+    frames = 50
+    picture = np.zeros((*SIZE, 3), np.uint8)
+    picture[:] = np.add.outer(np.arange(SIZE[0]), np.arange(SIZE[1]))[:, :, None] % 251
+
+    def encode() -> None:
+        with OverlayWriter(tmp_path / "out.mp4", SIZE[1], SIZE[0]) as writer:
+            for i in range(frames):
+                writer.write(np.roll(picture, i, axis=1), i / 25)
+
+    benchmark.pedantic(encode, rounds=3)
+    assert (tmp_path / "out.mp4").stat().st_size > 1_000
+    benchmark.extra_info["frames"] = frames
+
+
+@pytest.mark.parametrize("sentences", [1, 2, 4, 8])
 def test_end_to_end(benchmark: Any, model: Model, demo: tuple[Path, list[str]], sentences: int) -> None:
     """From the file to masks at the source's size: all frames of the demo clip."""
-    clip, texts = demo[0], demo[1][:sentences]
 
     def stream() -> int:
-        return sum(1 for _ in model.stream(clip, texts))
+        return sum(1 for _ in model.stream(demo[0], TEXTS[:sentences]))
 
     frames = benchmark.pedantic(stream, rounds=3, warmup_rounds=1)
     benchmark.extra_info["frames"] = frames

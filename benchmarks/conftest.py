@@ -1,0 +1,65 @@
+"""Results are kept as they come, and a run that was cut off goes on where it stopped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.results import RESULTS, Results
+
+_KEPT = pytest.StashKey[Results]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--save-results",
+        nargs="?",
+        type=Path,
+        const=RESULTS,
+        metavar="DIR",
+        help="keep the figures of each benchmark in DIR/MACHINE as it ends (default: benchmarks/results), "
+        "and leave out what this commit has measured there",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    folder = config.getoption("--save-results", None)
+    if folder is not None:
+        config.stash[_KEPT] = Results(folder)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if _KEPT not in config.stash:
+        return
+    done = [item for item in items if config.stash[_KEPT].has(_name(item))]
+    if done:
+        config.hook.pytest_deselected(items=done)
+        items[:] = [item for item in items if item not in done]
+
+
+@pytest.hookimpl(tryfirst=True)  # pytest asks no further once it has a report, and this gives none
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> None:
+    benchmark = getattr(item, "funcargs", {}).get("benchmark")
+    if call.when != "call" or call.excinfo is not None or benchmark is None or benchmark.stats is None:
+        return
+    if _KEPT in item.config.stash:
+        item.config.stash[_KEPT].add(_name(item), benchmark.stats.stats.data, benchmark.extra_info)
+
+
+@pytest.fixture(autouse=True)
+def all_cores() -> Iterator[int]:
+    """How many there are for this process. torch uses them all, as ONNX Runtime does."""
+    before, cores = torch.get_num_threads(), len(os.sched_getaffinity(0))
+    torch.set_num_threads(cores)
+    yield cores
+    torch.set_num_threads(before)
+
+
+def _name(item: pytest.Item) -> str:
+    """File and test, without the folder."""
+    return item.nodeid.rpartition("/")[2]
