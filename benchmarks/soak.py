@@ -277,7 +277,9 @@ def complaints(samples: Sequence[Sample], faults: int, visits: Visits) -> list[s
     settled = [sample for sample in samples if sample.after_fault_s >= SETTLED_S]
     # A connection takes a moment to end.
     alone = [
-        b for a, b in itertools.pairwise(samples) if b.after_fault_s >= SETTLED_S and a.viewers == b.viewers == 0
+        b
+        for a, b in itertools.pairwise(samples)
+        if b.after_fault_s >= SETTLED_S and a.viewers == b.viewers == 0
     ]
     found = []
     for name in ("descriptors", "threads"):

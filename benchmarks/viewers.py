@@ -43,7 +43,9 @@ def watch(url: str, seconds: float, seed: int) -> Visits:
     lock = threading.Lock()
     until = time.monotonic() + seconds
     chairs = [
-        threading.Thread(target=_sit, args=(url, until, random.Random(seed * CHAIRS + i), i == 0, visits, lock))
+        threading.Thread(
+            target=_sit, args=(url, until, random.Random(seed * CHAIRS + i), i == 0, visits, lock)
+        )
         for i in range(CHAIRS)
     ]
     for chair in chairs:

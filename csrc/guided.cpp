@@ -196,8 +196,10 @@ void GuidedUpsampler::run(const float* mask, const uint8_t* rgb, int64_t stride,
     const size_t w = width_;
     uint8_t* line = out + y * w;
     for (int x = columns.begin; x < columns.end; ++x) {
-      const float above = u[x] * red[x] + u[w + x] * green[x] + u[2 * w + x] * blue[x] + u[3 * w + x];
-      const float below = l[x] * red[x] + l[w + x] * green[x] + l[2 * w + x] * blue[x] + l[3 * w + x];
+      const float above =
+          u[x] * red[x] + u[w + x] * green[x] + u[2 * w + x] * blue[x] + u[3 * w + x];
+      const float below =
+          l[x] * red[x] + l[w + x] * green[x] + l[2 * w + x] * blue[x] + l[3 * w + x];
       line[x] = above + (below - above) * tap.weight > threshold;
     }
   }

@@ -33,7 +33,9 @@ class Ahead(Generic[_Item]):
         depth: how many finished items may wait.
     """
 
-    def __init__(self, make: Callable[[], Generator[_Item, None, None]], name: str, *, depth: int = 1) -> None:
+    def __init__(
+        self, make: Callable[[], Generator[_Item, None, None]], name: str, *, depth: int = 1
+    ) -> None:
         self._make = make
         self._finished: queue.Queue[_Item | _End] = queue.Queue(depth)
         self._stop = threading.Event()

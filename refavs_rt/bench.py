@@ -9,18 +9,20 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .contract import GRAPHS
 from .ingest import Ingest, LiveIngest
-from .masks import binary_masks
 from .render import Overlay
-from .session import Model
+from .result import Result
+from .session import Model, Prediction
 from .sink import OverlayWriter
 from .stream import open_for, run_session
 
@@ -128,21 +130,20 @@ def _measure_decoding(model: Model, source: str | Path, figures: Figures) -> Non
 
 def _measure_results(model: Model, timed: Any, source: str | Path, count: int, figures: Figures) -> float:
     session = model.session(_TEXTS[:count])
-    logits = []
+    results: deque[Result] = deque(maxlen=_MASKED)
     with open_for(model, source, max_frames=FRAMES) as opened:
         pace = _Pace()
         for result in run_session(session, opened):
-            logits.append(result.mask_logits)
-            size = result.frame.height, result.frame.width
+            results.append(result)
             if pace.is_over():
                 break
     for graph in ("vision", "audio"):
         figures.stages_ms[graph] += _warm(timed.take(graph))
     figures.stages_ms[f"step, {_sentences(count)}"] = _warm(timed.take("step"))
-    threshold = model.run.mask_threshold
-    for plane in logits[-_MASKED:]:
+    for result in results:
+        all_fit = Prediction(result.mask_logits, np.ones_like(result.presence), False)
         with _kept(figures.stages_ms[f"masks, {_sentences(count)}"]):
-            binary_masks(plane, size, threshold)
+            session.result(result.frame, all_fit)
     return pace.per_second()
 
 

@@ -44,9 +44,7 @@ class Masker:
             self._shown[i] = False
             self._smooth[i] = None
 
-    def masks(
-        self, logits: NDArray[np.float32], presence: NDArray[np.float32], frame: SeenFrame
-    ) -> Mask:
+    def masks(self, logits: NDArray[np.float32], presence: NDArray[np.float32], frame: SeenFrame) -> Mask:
         """[N, H, W] at the frame's size; those that nothing fits are empty.
 
         Args:

@@ -340,9 +340,7 @@ class Session:
         """
         return self.answer(self.see(tensor, log_mel, pts_s))
 
-    def see(
-        self, tensor: NDArray[np.float32], log_mel: NDArray[np.float32] | None, pts_s: float
-    ) -> Seen:
+    def see(self, tensor: NDArray[np.float32], log_mel: NDArray[np.float32] | None, pts_s: float) -> Seen:
         """The first half of `predict`: what no sentence changes.
 
         Raises:

@@ -15,7 +15,6 @@ from .ingest import Frame, Ingest, LiveIngest, open_live, open_source
 from .result import Result
 from .session import Model, Seen, Session
 
-
 _NOTICE_PERIOD_S = 0.25
 """How late it may be told that a source is lost."""
 _PAUSE_PERIOD_S = 0.05

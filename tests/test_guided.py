@@ -32,7 +32,9 @@ def guided(mask: Array, small: Array, image: NDArray[np.uint8], radius: int, eps
     a = np.linalg.solve(covariance + epsilon * np.eye(3), with_mask[..., None])[..., 0]
     b = mean_mask - sum(a[..., c] * means[c] for c in range(3))
     planes = np.stack([*(box(a[..., c], radius) for c in range(3)), box(b, radius)])
-    wide = torch.nn.functional.interpolate(torch.from_numpy(planes)[None], image.shape[:2], mode="bilinear")[0]
+    wide = torch.nn.functional.interpolate(torch.from_numpy(planes)[None], image.shape[:2], mode="bilinear")[
+        0
+    ]
     rgb = torch.from_numpy(image).permute(2, 0, 1) / 255.0
     return (wide[:3] * rgb).sum(dim=0).add(wide[3]).numpy()
 
@@ -89,7 +91,11 @@ def test_a_coarse_mask_takes_the_edge_of_the_picture() -> None:
 
 def test_wrong_arrays_are_refused() -> None:
     upsampler = GuidedUpsampler(20, 10, 8, 2, 1e-3)
-    masks, small, image = np.zeros((1, 8, 8), np.float32), np.zeros((3, 8, 8), np.float32), np.zeros((10, 20, 3), np.uint8)
+    masks, small, image = (
+        np.zeros((1, 8, 8), np.float32),
+        np.zeros((3, 8, 8), np.float32),
+        np.zeros((10, 20, 3), np.uint8),
+    )
     assert upsampler.run(masks, small, image, 0.5).shape == (1, 10, 20)
     assert upsampler.run(masks[:0], small, image, 0.5).shape == (0, 10, 20)
     with pytest.raises(ValueError, match=r"masks are \[n, low, low\]"):

@@ -91,7 +91,11 @@ def test_smoothing_is_the_exponential_mean_of_the_logits() -> None:
 
 def test_no_sentence() -> None:
     masker = Masker(RunConfig())
-    assert masker.masks(np.zeros((0, 16, 16), np.float32), np.zeros(0, np.float32), frame()).shape == (0, HEIGHT, WIDTH)
+    assert masker.masks(np.zeros((0, 16, 16), np.float32), np.zeros(0, np.float32), frame()).shape == (
+        0,
+        HEIGHT,
+        WIDTH,
+    )
 
 
 def test_pictures_may_change_their_size() -> None:

@@ -35,7 +35,18 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("push-clip") / "clip.mkv"
     inputs = ["-f", "lavfi", "-i", "testsrc2=size=126x90:rate=10:duration=2.2"]
     inputs += ["-f", "lavfi", "-i", f"aevalsrc=0.7*sin(300*(1+t)*t*6.28):d=2.2:s={RATE_HZ}"]
-    command = ["ffmpeg", "-v", "error", *inputs, "-c:v", "libx264", "-pix_fmt", "yuv420p", "-c:a", "pcm_s16le"]
+    command = [
+        "ffmpeg",
+        "-v",
+        "error",
+        *inputs,
+        "-c:v",
+        "libx264",
+        "-pix_fmt",
+        "yuv420p",
+        "-c:a",
+        "pcm_s16le",
+    ]
     subprocess.run([*command, str(path)], check=True)
     return path
 

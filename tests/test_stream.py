@@ -101,7 +101,11 @@ def test_masks_are_the_thresholded_logits_at_the_sources_size(
 ) -> None:
     seen = 0
     gate = float(np.median([result.presence for result in model.stream(clip, TEXTS)]))
-    gated = Model(bundle, model.engine, RunConfig(presence_threshold=gate, presence_hysteresis=0.0, align_edges=False, mask_threshold=0.3))
+    gated = Model(
+        bundle,
+        model.engine,
+        RunConfig(presence_threshold=gate, presence_hysteresis=0.0, align_edges=False, mask_threshold=0.3),
+    )
     for result in gated.stream(clip, TEXTS):
         logits = torch.from_numpy(result.mask_logits)[None]
         large = torch.nn.functional.interpolate(logits, (HEIGHT, WIDTH), mode="bilinear", antialias=True)

@@ -23,8 +23,7 @@ class PyGuidedUpsampler {
     const py::ssize_t height = upsampler_.height(), width = upsampler_.width();
     if (rgb.shape(0) != height || rgb.shape(1) != width)
       throw py::value_error("an image of this upsampler is " + std::to_string(height) +
-                            " high and " + std::to_string(width) + " wide, not " +
-                            shape_text(rgb));
+                            " high and " + std::to_string(width) + " wide, not " + shape_text(rgb));
     if (masks.ndim() != 3 || masks.shape(1) != low || masks.shape(2) != low)
       throw py::value_error("masks are [n, low, low], not " + shape_text(masks));
     if (small.ndim() != 3 || small.shape(0) != 3 || small.shape(1) != low || small.shape(2) != low)

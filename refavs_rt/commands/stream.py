@@ -184,7 +184,12 @@ def run(args: argparse.Namespace) -> int:
 def _refuse_live_options(args: argparse.Namespace) -> None:
     """What would be left out in silence."""
     plain = {
-        "mic": "auto", "hwaccel": "", "camera_size": "", "camera_rate": 0.0, "latency_ms": _LATENCY_MS, "deadline_ms": math.inf,
+        "mic": "auto",
+        "hwaccel": "",
+        "camera_size": "",
+        "camera_rate": 0.0,
+        "latency_ms": _LATENCY_MS,
+        "deadline_ms": math.inf,
     }
     for name, value in plain.items():
         if getattr(args, name) != value:
