@@ -1,6 +1,6 @@
 """Make and complete the environment of this checkout: `.venv`, and the system packages that it needs.
 
-    python3 bootstrap.py core    numpy, onnxruntime, tokenizers, the web server and the compiled extension: all that `make demo` needs
+    python3 bootstrap.py core    numpy, onnxruntime, tokenizers, the web server and the compiled extension: for `make demo`
     python3 bootstrap.py dev     besides, every extra, and the media that scenes are composed of
     python3 bootstrap.py fuzz    besides, the compiler that `make fuzz` needs
 

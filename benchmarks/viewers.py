@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 CHAIRS = 4
 """So many watch at once; one of them reads so slowly that it gets few pictures."""
@@ -65,7 +66,9 @@ def _sit(
         leaves = min(until, time.monotonic() + rng.uniform(1.0, _LONGEST_VISIT_S))
         try:
             viewer = connect(
-                f"ws://{parts.netloc}/stream", origin=f"http://{parts.netloc}", max_size=_LARGEST_PICTURE
+                f"ws://{parts.netloc}/stream",
+                origin=Origin(f"http://{parts.netloc}"),
+                max_size=_LARGEST_PICTURE,
             )
             while (rest := leaves - time.monotonic()) > 0:
                 try:

@@ -57,4 +57,4 @@ def _small(tensor: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    return 1.0 / (1.0 + np.exp(-x))
+    return np.reciprocal(np.float32(1.0) + np.exp(-x))

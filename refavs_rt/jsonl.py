@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 from . import masks
 
 if TYPE_CHECKING:
-    from .stream import Result
+    from .result import Result
 
 
 def frame_record(result: Result) -> dict[str, Any]:

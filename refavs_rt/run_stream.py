@@ -22,9 +22,10 @@ from .exit_codes import DONE
 from .ingest import Ingest, LiveIngest
 from .jsonl import write_line
 from .render import Overlay
+from .result import Result
 from .session import Session, load
 from .sink import OverlayWriter
-from .stream import Live, Result, open_for, run_session
+from .stream import Live, open_for, run_session
 
 if TYPE_CHECKING:
     from .serve.page import Page

@@ -17,6 +17,7 @@ from refavs_rt.bundle import Bundle, BundleError
 from refavs_rt.config import RunConfig
 from refavs_rt.controls import Controls
 from refavs_rt.ingest import open_source
+from refavs_rt.result import Result
 from refavs_rt.session import Model, load
 from refavs_rt.stream import Live, open_for, run_session
 
@@ -115,7 +116,7 @@ def test_what_goes_wrong_in_a_stage_reaches_the_caller(model: Model, clip: Path,
             raise BundleError("the fourth is broken")
 
     engine.before = before
-    got = []
+    got: list[Result] = []
     with pytest.raises(BundleError, match="the fourth is broken"):
         got.extend(Model(model.bundle, engine, model.run).stream(clip, TEXTS))
     assert len(got) <= 3

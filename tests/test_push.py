@@ -82,7 +82,9 @@ def test_the_results_of_a_stream(model: Model, clip: Path) -> None:
         assert frame.audio_end_s == pytest.approx(end / RATE_HZ, abs=1e-6)
         window = padded[end + WINDOW : end + 2 * WINDOW]
         np.testing.assert_allclose(frame.samples, window, atol=2e-3)
-        np.testing.assert_allclose(frame.log_mel, log_mel(window), atol=0.05)
+        # A resampler that can follow drift lets the last few hundred Hz through a little weaker.
+        np.testing.assert_allclose(frame.log_mel, log_mel(window), atol=0.15)
+        assert np.abs(frame.log_mel - log_mel(window)).mean() < 0.005
         expected = plain.predict(frame.tensor, frame.log_mel, pts_s)
         np.testing.assert_array_equal(pushed.mask_logits, expected.mask_logits)
         np.testing.assert_array_equal(pushed.presence, expected.presence)
@@ -107,6 +109,7 @@ def test_sound_of_any_rate_form_and_time(model: Model) -> None:
             frame = model.session(TEXTS).push(image, audio, origin_s, rate_hz=rate_hz).frame
             assert frame.audio_missing_samples == 0, name
             assert frame.audio_end_s == pytest.approx(origin_s - 0.01, abs=1e-6)
+            assert frame.samples is not None
             windows[name, origin_s] = frame.samples
     for found in windows.values():
         middle = slice(200, -800)  # a resampler holds its last samples back
@@ -132,7 +135,7 @@ def test_a_time_that_goes_back_begins_the_sound_anew(model: Model) -> None:
     session.push(image, np.ones(16_000, np.float32), 100.0)
     frame = session.push(image, np.zeros(4_000, np.float32), 0.25).frame
     assert frame.audio_missing_samples >= 15_600 - 4_000
-    assert not np.abs(frame.samples).max() > 1e-3
+    assert frame.samples is not None and np.abs(frame.samples).max() < 1e-3
 
 
 def test_without_a_time_frames_are_when_they_come(model: Model) -> None:
@@ -167,5 +170,5 @@ def test_what_is_none_is_refused(model: Model, change: dict[str, object], messag
     session = model.session(TEXTS)
     arguments = {"frame": np.zeros((8, 8, 3), np.uint8), "audio": np.zeros(99, np.float32), "t": 1.0} | change
     with pytest.raises(ValueError, match=message):
-        session.push(**arguments)  # type: ignore[arg-type]
+        session.push(**arguments)
     assert session.push(np.zeros((8, 8, 3), np.uint8), None, 1.0).index == 0

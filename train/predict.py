@@ -180,7 +180,7 @@ class _OnceEngine:
     """
 
     def __init__(self, engine: Engine) -> None:
-        self.name, self.device = engine.name, engine.device
+        self.name, self.device, self.runs_side_by_side = engine.name, engine.device, False
         self.text, self.step = engine.text, engine.step
         self._engine = engine
         self._kept: dict[str, list[dict[str, NDArray[Any]]]] = {"vision": [], "audio": []}

@@ -23,7 +23,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from refavs_rt.controls import Controls
 from refavs_rt.render import Overlay
-from refavs_rt.stream import Result
+from refavs_rt.result import Result
 
 from .access import Access
 from .address import DEFAULT_PORT, PortTakenError, ServeError, is_loopback

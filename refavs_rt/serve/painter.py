@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from refavs_rt._ingest import JpegEncoder
 from refavs_rt.controls import Sentence
 from refavs_rt.render import Overlay, colour
-from refavs_rt.stream import Result
+from refavs_rt.result import Result
 
 _QUALITY = 82
 _RATE_RESULTS = 30
