@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _SMALL = 128
 """About how many pixels the small picture, in which masks are fitted to colours, has on a side."""
-_RADIUS, _EPSILON = 4, 1e-3
+_RADIUS, _EPSILON = 6, 1e-3
 """Of the filter's windows, in pixels of the small picture; and how little a change of colour may be to count as an edge."""
 
 

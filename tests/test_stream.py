@@ -124,7 +124,7 @@ def test_masks_take_their_edges_from_the_picture(model: Model, clip: Path) -> No
         small = result.frame.tensor * (128 / 255) + 127 / 255
         planes = torch.from_numpy(result.mask_logits)[None]
         wide = torch.nn.functional.interpolate(planes, small.shape[1:], mode="bilinear")[0]
-        upsampler = GuidedUpsampler(WIDTH, HEIGHT, small.shape[1], 4, 1e-3)
+        upsampler = GuidedUpsampler(WIDTH, HEIGHT, small.shape[1], 6, 1e-3)
         expected = upsampler.run(torch.sigmoid(wide).numpy(), small, result.image, 0.4)
         assert (result.masks != expected).mean() < 0.001
         assert result.masks.any()
