@@ -6,8 +6,9 @@
 namespace refavs {
 namespace {
 
-// A mask is looked at where it, or what its windows reach, is above this; elsewhere it stays empty.
+// A mask that is nowhere above this is empty.
 constexpr float kFaint = 0.02f;
+constexpr float kUnit = 1.0f / 255.0f;
 
 }  // namespace
 
@@ -24,13 +25,14 @@ GuidedUpsampler::GuidedUpsampler(int width, int height, int low, int radius, flo
     for (int c = 0; c < 3; ++c) planes[c].resize(area);
   for (Plane& plane : inverse_) plane.resize(area);
   for (Plane& plane : fit_) plane.resize(area);
-  for (Plane* plane : {&mean_mask_, &product_, &sums_}) plane->resize(area);
+  for (Plane* plane : {&mean_mask_, &product_, &sums_, &most_, &least_}) plane->resize(area);
+  total_.resize(low);
   share_.resize(low);
   for (int i = 0; i < low; ++i)
     share_[i] = 1.0f / (std::min(low - 1, i + radius) - std::max(0, i - radius) + 1);
-  upper_.resize(size_t(4) * width);
-  lower_.resize(size_t(4) * width);
-  colours_.resize(size_t(3) * width);
+  for (int x = 0; x < width; ++x)
+    while (static_cast<int>(begins_.size()) <= columns_[x].first) begins_.push_back(x);
+  begins_.resize(low + 1, width);
 }
 
 // Bilinear, pixel centres at halves, edges repeated.
@@ -58,9 +60,8 @@ void GuidedUpsampler::box(const float* in, float* out) {
       sums[x] = sum * share_[x];
     }
   }
-  std::vector<float>& total = upper_;
-  total.resize(std::max(total.size(), size_t(low_)));
-  std::fill_n(total.begin(), low_, 0.0f);
+  float* total = total_.data();
+  std::fill_n(total, low_, 0.0f);
   const auto add = [&](int y, float sign) {
     const float* row = sums_.data() + size_t(y) * low_;
     for (int x = 0; x < low_; ++x) total[x] += sign * row[x];
@@ -74,10 +75,21 @@ void GuidedUpsampler::box(const float* in, float* out) {
   }
 }
 
-void GuidedUpsampler::guide(const float* small) {
+void GuidedUpsampler::guide(const float* tensor, int size, const std::array<float, 3>& scale,
+                            const std::array<float, 3>& shift) {
   const size_t area = size_t(low_) * low_;
+  const int factor = size / low_;
   for (int c = 0; c < 3; ++c) {
-    std::copy_n(small + c * area, area, guide_[c].begin());
+    const float* in = tensor + size_t(c) * size * size;
+    const float share = scale[c] / static_cast<float>(factor * factor);
+    for (int y = 0; y < low_; ++y) {
+      float* row = guide_[c].data() + size_t(y) * low_;
+      std::fill_n(row, low_, 0.0f);
+      for (int i = 0; i < factor; ++i, in += size)
+        for (int x = 0; x < low_; ++x)
+          for (int j = 0; j < factor; ++j) row[x] += in[x * factor + j];
+      for (int x = 0; x < low_; ++x) row[x] = row[x] * share + shift[c];
+    }
     box(guide_[c].data(), mean_[c].data());
   }
   int pair = 0;
@@ -128,22 +140,52 @@ void GuidedUpsampler::fit(const float* mask) {
   box(product_.data(), fit_[3].data());
 }
 
-// The coordinates that small ones from `first` to `last` have a part in.
-GuidedUpsampler::Region GuidedUpsampler::reach(const std::vector<Tap>& taps, int first, int last) {
-  const auto touches = [&](const Tap& tap) { return tap.second >= first && tap.first <= last; };
-  const auto begin = std::find_if(taps.begin(), taps.end(), touches);
-  const auto end = std::find_if(taps.rbegin(), taps.rend(), touches).base();
-  return {static_cast<int>(begin - taps.begin()), static_cast<int>(end - taps.begin())};
+// What the fit can give at each point for the colour that suits it best and worst.
+void GuidedUpsampler::bound() {
+  for (size_t k = 0; k < most_.size(); ++k) {
+    float most = fit_[3][k], least = fit_[3][k];
+    for (int c = 0; c < 3; ++c) {
+      most += std::max(fit_[c][k], 0.0f);
+      least += std::min(fit_[c][k], 0.0f);
+    }
+    most_[k] = most;
+    least_[k] = least;
+  }
 }
 
-// A row of the small fit, stretched across: 4 x the width.
-void GuidedUpsampler::widen(int row, Region columns, float* out) const {
-  for (int c = 0; c < 4; ++c) {
-    const float* in = fit_[c].data() + size_t(row) * low_;
-    float* line = out + size_t(c) * width_;
-    for (int x = columns.begin; x < columns.end; ++x) {
-      const Tap& tap = columns_[x];
-      line[x] = in[tap.first] + (in[tap.second] - in[tap.first]) * tap.weight;
+// One row. Between four points of the fit, where all agree whatever the colours are, none is looked
+// at: that is nearly everywhere but at the mask's edge.
+void GuidedUpsampler::fill(int y, float threshold, const uint8_t* pixels, uint8_t* line) const {
+  const Tap& row = rows_[y];
+  const size_t upper = size_t(row.first) * low_, lower = size_t(row.second) * low_;
+  const auto most = [&](int x) { return std::max(most_[upper + x], most_[lower + x]); };
+  const auto least = [&](int x) { return std::min(least_[upper + x], least_[lower + x]); };
+  for (int cell = 0; cell < low_; ++cell) {
+    const int begin = begins_[cell], end = begins_[cell + 1];
+    if (begin == end) continue;
+    const int next = std::min(cell + 1, low_ - 1);
+    if (std::max(most(cell), most(next)) <= threshold) continue;
+    if (std::min(least(cell), least(next)) > threshold) {
+      std::fill(line + begin, line + end, uint8_t{1});
+      continue;
+    }
+    float left[4], step[4];
+    for (int c = 0; c < 4; ++c) {
+      const Plane& plane = fit_[c];
+      left[c] = plane[upper + cell] + (plane[lower + cell] - plane[upper + cell]) * row.weight;
+      step[c] = plane[upper + next] + (plane[lower + next] - plane[upper + next]) * row.weight;
+      step[c] -= left[c];
+      if (c < 3) {
+        left[c] *= kUnit;
+        step[c] *= kUnit;
+      }
+    }
+    for (int x = begin; x < end; ++x) {
+      const uint8_t* rgb = pixels + 3 * x;
+      const float at = columns_[x].weight;
+      const float value = (left[0] + step[0] * at) * rgb[0] + (left[1] + step[1] * at) * rgb[1] +
+                          (left[2] + step[2] * at) * rgb[2] + (left[3] + step[3] * at);
+      line[x] = value > threshold;
     }
   }
 }
@@ -151,58 +193,11 @@ void GuidedUpsampler::widen(int row, Region columns, float* out) const {
 void GuidedUpsampler::run(const float* mask, const uint8_t* rgb, int64_t stride, float threshold,
                           uint8_t* out) {
   std::fill_n(out, size_t(width_) * height_, uint8_t{0});
-  int top = low_, bottom = -1, left = low_, right = -1;
-  for (int y = 0; y < low_; ++y) {
-    for (int x = 0; x < low_; ++x) {
-      if (mask[size_t(y) * low_ + x] <= kFaint) continue;
-      top = std::min(top, y);
-      bottom = std::max(bottom, y);
-      left = std::min(left, x);
-      right = std::max(right, x);
-    }
-  }
-  if (bottom < 0) return;
+  const size_t area = size_t(low_) * low_;
+  if (*std::max_element(mask, mask + area) <= kFaint) return;
   fit(mask);
-  const int margin = 2 * radius_;
-  const Region rows = reach(rows_, std::max(0, top - margin), std::min(low_ - 1, bottom + margin));
-  const Region columns =
-      reach(columns_, std::max(0, left - margin), std::min(low_ - 1, right + margin));
-  int upper_row = -1, lower_row = -1;
-  for (int y = rows.begin; y < rows.end; ++y) {
-    const Tap& tap = rows_[y];
-    if (tap.first != upper_row) {
-      if (tap.first == lower_row)
-        std::swap(upper_, lower_);
-      else
-        widen(tap.first, columns, upper_.data());
-      upper_row = tap.first;
-      lower_row = -1;
-    }
-    if (tap.second != lower_row) {
-      widen(tap.second, columns, lower_.data());
-      lower_row = tap.second;
-    }
-    const uint8_t* pixels = rgb + y * stride;
-    float* red = colours_.data();
-    float* green = red + width_;
-    float* blue = green + width_;
-    for (int x = columns.begin; x < columns.end; ++x) {
-      red[x] = pixels[3 * x] * (1.0f / 255.0f);
-      green[x] = pixels[3 * x + 1] * (1.0f / 255.0f);
-      blue[x] = pixels[3 * x + 2] * (1.0f / 255.0f);
-    }
-    const float* u = upper_.data();
-    const float* l = lower_.data();
-    const size_t w = width_;
-    uint8_t* line = out + y * w;
-    for (int x = columns.begin; x < columns.end; ++x) {
-      const float above =
-          u[x] * red[x] + u[w + x] * green[x] + u[2 * w + x] * blue[x] + u[3 * w + x];
-      const float below =
-          l[x] * red[x] + l[w + x] * green[x] + l[2 * w + x] * blue[x] + l[3 * w + x];
-      line[x] = above + (below - above) * tap.weight > threshold;
-    }
-  }
+  bound();
+  for (int y = 0; y < height_; ++y) fill(y, threshold, rgb + y * stride, out + size_t(y) * width_);
 }
 
 }  // namespace refavs

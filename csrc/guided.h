@@ -1,6 +1,7 @@
 // Masks at the size of the picture, with their edges where the picture has them.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -23,8 +24,11 @@ class GuidedUpsampler {
   int height() const { return height_; }
   int low() const { return low_; }
 
-  // The small copy, [3, low, low] in [0, 1]. What is the same for all masks is computed here.
-  void guide(const float* small);
+  // The picture as the network takes it, [3, size, size] with size a multiple of low: its means are
+  // the small copy, in units of 1 once `scale` and `shift` of each channel are applied. What is the
+  // same for all masks is computed here.
+  void guide(const float* tensor, int size, const std::array<float, 3>& scale,
+             const std::array<float, 3>& shift);
   // A mask [low, low] in [0, 1] and the picture itself, to [height, width]: 1 where the result is
   // above `threshold`, else 0.
   void run(const float* mask, const uint8_t* rgb, int64_t stride, float threshold, uint8_t* out);
@@ -36,16 +40,11 @@ class GuidedUpsampler {
     int second;
     float weight;  // of the second
   };
-  struct Region {
-    int begin = 0;
-    int end = 0;
-  };
-
   static std::vector<Tap> taps(int from, int to);
   void box(const float* in, float* out);
   void fit(const float* mask);
-  static Region reach(const std::vector<Tap>& taps, int first, int last);
-  void widen(int row, Region columns, float* out) const;
+  void bound();
+  void fill(int y, float threshold, const uint8_t* pixels, uint8_t* line) const;
 
   int width_;
   int height_;
@@ -61,10 +60,12 @@ class GuidedUpsampler {
   Plane inverse_[6];  // of the windows' covariance + epsilon: rr rg rb gg gb bb
   Plane mean_mask_;
   Plane with_mask_[3];
-  Plane fit_[4];  // a of red, green, blue, and b
+  Plane fit_[4];        // a of red, green, blue, and b
+  Plane most_, least_;  // that any colour can give at each point of the fit
   Plane product_;
   Plane sums_;
-  std::vector<float> upper_, lower_, colours_;
+  std::vector<float> total_;
+  std::vector<int> begins_;  // where the pixels between two columns of the fit begin
 };
 
 }  // namespace refavs

@@ -286,16 +286,35 @@ class GuidedUpsampler:
     def run(
         self,
         masks: NDArray[np.float32],
-        small: NDArray[np.float32],
+        tensor: NDArray[np.float32],
         image: NDArray[np.uint8],
+        *,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
         threshold: float,
     ) -> NDArray[np.bool_]:
-        """[n, H, W]: where masks [n, low, low] in [0, 1], fitted to the small picture [3, low, low] in [0, 1] and applied to
-        the picture [H, W, 3] uint8 RGB, are above the threshold; without the GIL.
+        """[n, H, W]: where masks [n, low, low] in [0, 1], fitted to a small picture and applied to the picture [H, W, 3] uint8
+        RGB, are above the threshold; without the GIL. The small picture is made of [3, S, S], normalised by mean and std, with
+        S a multiple of low.
 
         Raises:
             ValueError: another shape or dtype.
         """
+
+def paint_mask(
+    image: NDArray[np.uint8],
+    mask: NDArray[np.bool_],
+    colour: tuple[int, int, int],
+    *,
+    opacity: int,
+    outline: int,
+) -> None:
+    """Paint a mask [H, W] into an image [H, W, 3] itself: a fill of `opacity` 256ths, and `outline` pixels inwards from the
+    mask's edge in full colour; without the GIL.
+
+    Raises:
+        ValueError: another shape, type or layout, or an image that cannot be written to.
+    """
 
 def resize_normalize(
     image: NDArray[np.uint8],

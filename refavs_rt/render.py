@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ._ingest import paint_mask
 from .font import Font
-from .masks import Mask, box
+from .masks import Mask
 
 Image = NDArray[np.uint8]
 
@@ -76,16 +77,7 @@ class Overlay:
             colours: N times RGB.
         """
         for mask, rgb in zip(masks, colours, strict=True):
-            self._paint_mask(image, mask, rgb)
-
-    def _paint_mask(self, image: Image, mask: Mask, rgb: tuple[int, int, int]) -> None:
-        found = box(mask)
-        if found is None:
-            return
-        x, y, width, height = found
-        part, inside = image[y : y + height, x : x + width], mask[y : y + height, x : x + width]
-        part[inside] = _blend(part[inside], rgb, _FILL)
-        part[inside & ~_eroded(inside, self._outline)] = rgb
+            paint_mask(image, mask, rgb, opacity=round(_FILL * 256), outline=self._outline)
 
     def _paint_legend(self, image: Image, texts: Sequence[str], presence: NDArray[np.float32]) -> None:
         """A row a sentence, at the top left: its colour, its score, its words."""
@@ -140,11 +132,3 @@ def _stamp(
     part = image[top : top + coverage.shape[0], left : left + coverage.shape[1]]
     share = coverage[: part.shape[0], : part.shape[1], None]
     part[:] = np.rint(part * (1.0 - share) + np.array(rgb, np.float32) * share)
-
-
-def _eroded(mask: Mask, pixels: int) -> Mask:
-    """The mask without its outermost `pixels`, measured along rows and columns; outside the array nothing is set."""
-    for _ in range(pixels):
-        padded = np.pad(mask, 1)
-        mask = mask & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return mask

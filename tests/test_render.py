@@ -7,7 +7,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, features
 from scipy import ndimage
+from scipy.ndimage import binary_erosion, gaussian_filter, generate_binary_structure
 
+from refavs_rt._ingest import paint_mask
 from refavs_rt.font import Font
 from refavs_rt.render import PALETTE, Overlay, colour
 
@@ -127,3 +129,37 @@ def test_characters_without_a_glyph_show_as_a_mark_and_composed_ones_as_themselv
     np.testing.assert_array_equal(font.line("犬"), font.line("\N{REPLACEMENT CHARACTER}"))
     np.testing.assert_array_equal(font.line("e\N{COMBINING ACUTE ACCENT}"), font.line("é"))
     assert (font.line("é") != font.line("e")).any()
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "outline"), [(37, 53, 1), (64, 40, 3), (5, 90, 2), (1, 1, 1), (30, 30, 0)]
+)
+def test_painting_is_scipys_erosion_and_a_blend(height: int, width: int, outline: int) -> None:
+    rng = np.random.default_rng(height)
+    image = rng.integers(0, 256, (height, width + 4, 3)).astype(np.uint8)[:, 2:-2]  # rows with gaps between
+    blobs = gaussian_filter(rng.normal(size=(height, width)), 2.0)
+    for mask in (blobs > 0, blobs > blobs.max() * 0.8, np.ones_like(blobs, bool), np.zeros_like(blobs, bool)):
+        inner = binary_erosion(mask, generate_binary_structure(2, 1), outline) if outline else mask
+        filled = (image.astype(int) * (256 - 115) + np.array([10, 200, 90]) * 115) >> 8
+        expected = np.where(inner[..., None], filled, np.where(mask[..., None], [10, 200, 90], image))
+        painted = image.copy()
+        paint_mask(painted, mask, (10, 200, 90), opacity=115, outline=outline)
+        np.testing.assert_array_equal(painted, expected)
+        within = np.pad(image, ((0, 0), (2, 2), (0, 0)))
+        paint_mask(within[:, 2:-2], mask, (10, 200, 90), opacity=115, outline=outline)
+        np.testing.assert_array_equal(within[:, 2:-2], expected)
+        assert not within[:, :2].any() and not within[:, -2:].any()
+
+
+def test_what_cannot_be_painted_is_refused() -> None:
+    image, mask = np.zeros((4, 6, 3), np.uint8), np.ones((4, 6), np.bool_)
+    frozen = image.copy()
+    frozen.flags.writeable = False
+    for wrong in (frozen, image[..., ::-1], image[:, ::2], image.astype(np.float32), image[..., 0]):
+        with pytest.raises(ValueError, match="an image to paint into"):
+            paint_mask(wrong, mask, (1, 2, 3), opacity=9, outline=1)
+    for other in (mask[:3], mask.astype(np.uint8), mask[0]):
+        with pytest.raises(ValueError, match="a mask is bool"):
+            paint_mask(image, other, (1, 2, 3), opacity=9, outline=1)
+    with pytest.raises(ValueError, match="opacity must be"):
+        paint_mask(image, mask, (1, 2, 3), opacity=300, outline=1)

@@ -13,7 +13,7 @@ import torch
 
 from refavs_rt._ingest import GuidedUpsampler
 from refavs_rt.bundle import Bundle
-from refavs_rt.config import RunConfig
+from refavs_rt.config import IMAGENET_MEAN, IMAGENET_STD, RunConfig
 from refavs_rt.ingest import IngestError, open_source
 from refavs_rt.session import Model, load
 
@@ -121,11 +121,14 @@ def test_masks_take_their_edges_from_the_picture(model: Model, clip: Path) -> No
     """By default they are those of the guided filter over the very frame."""
     edges = Model(model.bundle, model.engine, RunConfig(presence_threshold=0.0))
     for result in edges.stream(clip, TEXTS, max_frames=3):
-        small = result.frame.tensor * (128 / 255) + 127 / 255
-        planes = torch.from_numpy(result.mask_logits)[None]
-        wide = torch.nn.functional.interpolate(planes, small.shape[1:], mode="bilinear")[0]
-        upsampler = GuidedUpsampler(WIDTH, HEIGHT, small.shape[1], 6, 1e-3)
-        expected = upsampler.run(torch.sigmoid(wide).numpy(), small, result.image, 0.4)
+        expected = GuidedUpsampler(WIDTH, HEIGHT, model.config.mask_size, 3, 1e-3).run(
+            torch.sigmoid(torch.from_numpy(result.mask_logits)).numpy(),
+            result.frame.tensor,
+            result.image,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            threshold=0.4,
+        )
         assert (result.masks != expected).mean() < 0.001
         assert result.masks.any()
 
