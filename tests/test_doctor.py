@@ -257,16 +257,18 @@ def test_a_screen_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_devices_that_are_listed_closed_or_absent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    listed = [("camera", "0", "Webcam"), ("microphone", "alsa:hw:0", "Card")]
+    listed = [("camera", "0", "Webcam"), ("microphone", "alsa:null", "Nothing")]
+    listed += [("microphone", "alsa:hw:CARD=Webcam,DEV=0", "Card"), ("microphone", "pulse:x.monitor", "Sink")]
     monkeypatch.setattr("refavs_rt.ingest.list_devices", lambda: listed)
-    assert media._devices("camera", [], "video") == Finding(OK, "0")
-    assert media.microphones() == Finding(OK, "alsa:hw:0")
-    monkeypatch.setattr("refavs_rt.ingest.list_devices", lambda: [])
-    assert media._devices("camera", [], "video") == Finding(MISSING, "none")
+    assert media._devices("camera", "", [], "video") == Finding(OK, "0")
+    assert media.microphones() == Finding(OK, "alsa:hw:CARD=Webcam,DEV=0, pulse:x.monitor")
+    monkeypatch.setattr("refavs_rt.ingest.list_devices", lambda: listed[1:2])
+    assert media.microphones().status == MISSING
+    assert media._devices("camera", "", [], "video") == Finding(MISSING, "none")
     node = tmp_path / "video0"
     node.touch()
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    found = media._devices("camera", [node], "video")
+    found = media._devices("camera", "", [node], "video")
     assert found.status == BROKEN and str(node) in found.found and "usermod -aG video" in found.mend
 
 

@@ -18,19 +18,14 @@ from typing import Any
 import pytest
 
 from refavs_rt import cli, exit_codes, logs
-from refavs_rt.bundle import Bundle
+from refavs_rt.bundle import Bundle, embedded_bundle
 from refavs_rt.cli import main
 
 from .test_stream import make_clip
-from .tiny_bundle import write_tiny_bundle
 
 ROOT = Path(__file__).resolve().parents[1]
 LOG = logging.getLogger("refavs_rt.of_tests")
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return write_tiny_bundle(tmp_path_factory.mktemp("logs") / "tiny")
+EDGE = Bundle.open(embedded_bundle())
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +33,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_clip(tmp_path_factory.mktemp("logs") / "clip.mp4")
 
 
-def arguments(clip: Path, bundle: Bundle, *more: str | Path) -> list[str]:
-    words = ["stream", "--source", str(clip), "--bundle", str(bundle.path), "--threads", "1"]
+def arguments(clip: Path, *more: str | Path) -> list[str]:
+    words = ["stream", "--source", str(clip), "--bundle", "edge", "--threads", "1"]
     return [*words, "--text", "a dog", *map(str, more)]
 
 
@@ -111,15 +106,13 @@ def test_nothing_is_left_behind() -> None:
 # The command
 
 
-def test_a_run_in_json(
-    bundle: Bundle, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_in_json(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = tmp_path / "masks.jsonl"
-    assert main(arguments(clip, bundle, "--jsonl", lines, "--log-format", "json")) == 0
+    assert main(arguments(clip, "--jsonl", lines, "--log-format", "json")) == 0
     said = capsys.readouterr()
     assert said.out == ""
     first, *_, summary, wrote = objects(said.err)
-    assert first["message"].startswith(f"bundle {bundle.path} (test)")
+    assert first["message"].startswith(f"bundle {EDGE.path} (edge)")
     frames = len(lines.read_text().splitlines())
     assert summary["frames"] == frames == 22
     (sentence,) = summary["sentences"]
@@ -128,26 +121,24 @@ def test_a_run_in_json(
     assert wrote["path"] == str(lines)
 
 
-def test_the_same_run_in_text(
-    bundle: Bundle, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_same_run_in_text(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = tmp_path / "masks.jsonl"
-    assert main(arguments(clip, bundle, "--jsonl", lines)) == 0
+    assert main(arguments(clip, "--jsonl", lines)) == 0
     said = capsys.readouterr()
     head, summary, sentence, wrote = said.out.splitlines()
-    assert head.startswith(f"bundle {bundle.path} (test), engine onnx")
+    assert head.startswith(f"bundle {EDGE.path} (edge), engine onnx")
     assert summary.startswith("22 frames in ") and wrote == f"wrote {lines}"
     assert re.fullmatch(r"  'a dog': segmented in \d+ of 22 frames", sentence)
     assert all(re.match(r"frame \d+, ", line) for line in said.err.splitlines())  # on a slow machine
 
 
 def test_v_tells_the_bundle_the_source_and_the_ticks(
-    bundle: Bundle, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = arguments(clip, bundle, "--out", tmp_path / "o.mp4", "--log-format", "json")
+    words = arguments(clip, "--out", tmp_path / "o.mp4", "--log-format", "json")
     assert main([*words, "-v"]) == 0
     told = [row["message"] for row in objects(capsys.readouterr().err) if row["level"] == "info"]
-    assert any(bundle.digest in line for line in told)
+    assert any(EDGE.digest in line for line in told)
     assert any("126 x 90 at 10 fps, h264, sound; every frame" in line for line in told)
     assert any(line.startswith("overlay encoded by ") and line.endswith("sound copied") for line in told)
     assert main([*words, "-vv"]) == 0
@@ -156,12 +147,12 @@ def test_v_tells_the_bundle_the_source_and_the_ticks(
     assert {row["logger"] for row in ticks} == {"refavs_rt.session"}
 
 
-def test_warnings_and_errors_in_json(bundle: Bundle, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    long = "the dog that barks after the guitar starts"
-    assert main([*arguments(clip, bundle, "--max-frames", "1", "--log-format", "json"), "--text", long]) == 0
+def test_warnings_and_errors_in_json(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    long = "the dog that barks" + " and barks" * 20
+    assert main([*arguments(clip, "--max-frames", "1", "--log-format", "json"), "--text", long]) == 0
     (warning,) = (row for row in objects(capsys.readouterr().err) if row["level"] == "warning")
-    assert warning["message"].startswith(f"the sentence '{long}' has 11 tokens")
-    assert main([*arguments(clip, bundle, "--log-format=json"), "--bundle", "nowhere"]) == 1
+    assert warning["message"].startswith(f"the sentence '{long[:57]}...' has ")
+    assert main([*arguments(clip, "--log-format=json"), "--bundle", "nowhere"]) == 1
     (error,) = objects(capsys.readouterr().err)
     assert error["level"] == "error" and error["message"].startswith("nowhere: no such bundle folder")
 
@@ -188,7 +179,7 @@ def test_a_mistake_of_ours(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     assert row["level"] == "critical" and row["exception"].rstrip().endswith("ZeroDivisionError: ours")
 
 
-def test_what_happens_to_a_live_source_bears_its_time(bundle: Bundle) -> None:
+def test_what_happens_to_a_live_source_bears_its_time() -> None:
     """Where no microphone opens, "no sound" is said once."""
     command = [
         sys.executable,
@@ -196,7 +187,7 @@ def test_what_happens_to_a_live_source_bears_its_time(bundle: Bundle) -> None:
         "refavs_rt.cli",
         "stream",
         "--bundle",
-        str(bundle.path),
+        "edge",
         "--text",
         "a dog",
     ]
@@ -216,7 +207,7 @@ def test_what_happens_to_a_live_source_bears_its_time(bundle: Bundle) -> None:
     assert next(row for row in objects(done.stderr) if "counters" in row)["counters"]["decoded"] > 0
 
 
-def test_a_terminal_has_one_line_of_progress(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_terminal_has_one_line_of_progress(tmp_path: Path) -> None:
     """It is rewritten, and ended before what comes after it."""
     ours, theirs = pty.openpty()
     seen: list[bytes] = []
@@ -236,7 +227,7 @@ def test_a_terminal_has_one_line_of_progress(bundle: Bundle, tmp_path: Path) -> 
         "refavs_rt.cli",
         "stream",
         "--bundle",
-        str(bundle.path),
+        "edge",
         "--text",
         "a dog",
     ]

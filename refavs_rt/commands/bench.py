@@ -27,7 +27,7 @@ Measure each stage of a frame, and the whole, in under a minute: milliseconds (m
   refavs-rt bench --source video.mp4 --threads 1
   refavs-rt bench --bundle bundles/latest --engine tensorrt --json > bench.json
 
-Without --source on pictures of 1280 x 720 that it makes by itself. The first frames of each pass are left out.
+Without --source on pictures of 1280 x 720 that it makes of the demo clip. The first frames of each pass are left out.
 """
 
 
@@ -85,7 +85,7 @@ def _print(model: Model, source: str | None, figures: Figures, *, as_json: bool)
 
     bundle = model.bundle
     described = describe(bundle if isinstance(bundle, Bundle) else str(bundle.path))
-    figures.source["name"] = source or "generated"
+    figures.source["name"] = source or "the demo clip, enlarged"
     what = {
         "versions": described["versions"],
         "devices": described["devices"],

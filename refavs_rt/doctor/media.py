@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -44,11 +45,11 @@ def protocols() -> Finding:
 
 
 def cameras() -> Finding:
-    return _devices("camera", sorted(Path("/dev").glob("video[0-9]*")), "video")
+    return _devices("camera", "", sorted(Path("/dev").glob("video[0-9]*")), "video")
 
 
 def microphones() -> Finding:
-    return _devices("microphone", sorted(Path("/dev/snd").glob("pcm*c")), "audio")
+    return _devices("microphone", "pulse:|CARD=", sorted(Path("/dev/snd").glob("pcm*c")), "audio")
 
 
 def screen() -> Finding:
@@ -77,10 +78,11 @@ def gstreamer() -> Finding:
     return Finding(OK, core.gst_version_string().decode())
 
 
-def _devices(medium: str, nodes: list[Path], group: str) -> Finding:
+def _devices(medium: str, real: str, nodes: list[Path], group: str) -> Finding:
+    """Those listed whose address matches `real`: ALSA lists its plugins too, which no sound comes from."""
     from ..ingest import list_devices
 
-    found = [address for kind, address, _ in list_devices() if kind == medium]
+    found = [address for kind, address, _ in list_devices() if kind == medium and re.search(real, address)]
     if found:
         return Finding(OK, ", ".join(found))
     closed = [str(node) for node in nodes if not os.access(node, os.R_OK | os.W_OK)]
