@@ -1,4 +1,4 @@
-"""What all tests share: one thread, the packs of pictures and sounds, and where kernels run.
+"""What all tests share: one thread, a folder, the packs of pictures and sounds, and where kernels run.
 
 Imports of the training package stand in the fixtures: the kernels' tests run where its libraries are not installed.
 """
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
+from .shared import VARIABLE
 
 if TYPE_CHECKING:
     from refavs_rt.train.material import Pack
@@ -32,6 +34,13 @@ def one_thread() -> Iterator[None]:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the programs that tests start
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """pytest's own folder of this run, of which each of several processes has a part; pytest removes it some runs later."""
+    if hasattr(request.config, "workerinput"):  # the mark of such a process; its environment is its children's too
+        os.environ[VARIABLE] = str(tmp_path_factory.getbasetemp().parent)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -9,25 +10,20 @@ import onnx
 import pytest
 import torch
 
-from refavs_rt.bundle import TOKENIZER, Bundle, graph_file, write_bundle
+from refavs_rt.bundle import Bundle, graph_file
 from refavs_rt.config import TEST
 from refavs_rt.contract import GRAPHS, graph_specs
 from refavs_rt.engines import open_engine
 from refavs_rt.engines.torch import TorchEngine
 from refavs_rt.export.agreement import Agreement, ParityError, compare_random
-from refavs_rt.export.to_onnx import export_graphs
 from refavs_rt.model.eemc import EEMC
-from refavs_rt.model.text import minilm_folder
+
+from .tiny_bundle import tiny_model, write_tiny_bundle
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[EEMC, Bundle]:
-    torch.manual_seed(4)
-    model = EEMC(TEST).eval()
-    files = {graph_file(name): data for name, data in export_graphs(model).items()}
-    files[TOKENIZER] = (minilm_folder() / "tokenizer.json").read_bytes()
-    folder = tmp_path_factory.mktemp("export") / "bundle"
-    return model, write_bundle(folder, TEST, files, tools={}, training={}, parity={})
+    return tiny_model(), write_tiny_bundle(tmp_path_factory.mktemp("export") / "bundle")
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
@@ -53,8 +49,7 @@ def test_graphs_compute_what_torch_computes(exported: tuple[EEMC, Bundle]) -> No
 def test_other_weights_are_refused(exported: tuple[EEMC, Bundle]) -> None:
     """A network that differs in one projection by 1% does not pass for the exported one."""
     model, bundle = exported
-    other = EEMC(TEST)
-    other.load_state_dict(model.state_dict())
+    other = copy.deepcopy(model)
     with torch.no_grad():
         other.audio_branch.qkv.weight.mul_(1.01)
     agreements = compare_random(TEST, open_engine("onnx", bundle), TorchEngine(other), axes=(1,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from pathlib import Path
 
@@ -14,12 +15,14 @@ from refavs_rt.export.to_onnx import export_graphs
 from refavs_rt.model.eemc import EEMC
 from refavs_rt.model.text import minilm_folder
 
+from .shared import shared
+
 TRAINING = {"data": "none: random weights", "licence": "Apache-2.0"}
 
 
 @functools.cache
-def tiny_model() -> EEMC:
-    """The network in torch, its weights so large that sounds, sentences and memory are seen in the masks."""
+def trained_model() -> EEMC:
+    """The network as training would leave it, its weights so large that sounds, sentences and memory are seen in the masks."""
     torch.manual_seed(3)
     model = EEMC(TEST).eval()
     for name, parameter in model.named_parameters():
@@ -30,15 +33,25 @@ def tiny_model() -> EEMC:
             parameter.data *= 3 if part == "audio_encoder" else 2
     with torch.no_grad():
         model.decoder.embedding[-1].weight.mul_(10)
-    fold(model.backbone)  # as the exporter does, so that the network is the bundle's whoever asks first
     return model
+
+
+@functools.cache
+def tiny_model() -> EEMC:
+    """The network in torch as it is in the bundle."""
+    model = copy.deepcopy(trained_model())
+    fold(model.backbone)  # as the exporter does
+    return model
+
+
+def _graphs() -> dict[str, bytes]:
+    return {graph_file(name): data for name, data in export_graphs(tiny_model()).items()}
 
 
 @functools.cache
 def tiny_files() -> dict[str, bytes]:
     """File name -> bytes."""
-    files = {graph_file(name): data for name, data in export_graphs(tiny_model()).items()}
-    return files | {TOKENIZER: (minilm_folder() / "tokenizer.json").read_bytes()}
+    return shared("tiny-graphs", _graphs) | {TOKENIZER: (minilm_folder() / "tokenizer.json").read_bytes()}
 
 
 def write_tiny_bundle(folder: Path) -> Bundle:
