@@ -73,8 +73,9 @@ def _stream(args: argparse.Namespace) -> int:
     source = args.source
     if source is not None:
         _refuse_live_options(args)
-    if args.token is not None and args.serve is None and (source is not None or args.out or args.jsonl):
-        raise _UserError("--token is for a page: give --serve too")
+    has_output = args.out or args.jsonl or args.masks or args.push
+    if args.token is not None and args.serve is None and args.metrics is None and (source or has_output):
+        raise _UserError("--token is for a page and for metrics: give --serve or --metrics too")
     if source is None:
         source = Live(
             args.camera,
@@ -93,6 +94,9 @@ def _stream(args: argparse.Namespace) -> int:
             run=wanted,
             overlay=args.out,
             records=args.jsonl,
+            masks=args.masks,
+            push=args.push,
+            metrics=args.metrics,
             serve=args.serve,
             token=args.token,
             max_frames=args.max_frames,
@@ -261,9 +265,24 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         metavar="MP4",
-        help="write the video with the masks drawn, and the sound of a file",
+        help="write the video with the masks drawn, and its sound",
     )
     stream.add_argument("--jsonl", type=Path, metavar="FILE", help="write one JSON line a frame")
+    stream.add_argument(
+        "--masks", type=Path, metavar="DIR", help="write the masks as PNG files into a new folder"
+    )
+    stream.add_argument(
+        "--push",
+        metavar="URL",
+        help="send what --out would write to rtmp://..., rtsp://..., srt://..., udp://... or tcp://...",
+    )
+    stream.add_argument(
+        "--metrics",
+        nargs="?",
+        const="",
+        metavar="HOST:PORT",
+        help="answer Prometheus at /metrics (default 127.0.0.1:9464); --serve does so too",
+    )
     stream.add_argument(
         "--serve",
         nargs="?",
@@ -275,7 +294,7 @@ def _parser() -> argparse.ArgumentParser:
     stream.add_argument(
         "--token",
         metavar="TOKEN",
-        help="what viewers of the page must know; needed at an address that others reach",
+        help="what viewers of the page, and readers of the metrics, must know; needed at an address that others reach",
     )
     _add_bundle(stream, "--bundle")
     stream.add_argument("--engine", choices=ENGINES, default=ENGINES[0], help="default %(default)s")

@@ -18,13 +18,18 @@ from typing import TYPE_CHECKING
 from .config import RunConfig
 from .controls import MOST_SENTENCES, Controls
 from .ingest import Ingest, LiveIngest
-from .jsonl import write_line
+from .outputs.base import Facts, Output
+from .outputs.mask_files import MaskFilesOutput
+from .outputs.metrics import MetricsOutput
+from .outputs.overlay import OverlayOutput
+from .outputs.push import PushOutput
+from .outputs.records import RecordsOutput
 from .render import Overlay
 from .session import Session, load
-from .sink import OverlayWriter
 from .stream import Live, Result, open_for, run_session
 
 if TYPE_CHECKING:
+    from .serve.metrics import MetricsServer
     from .serve.page import Page
 
 INTERRUPTED = 130
@@ -49,6 +54,9 @@ def run_stream(
     run: RunConfig | None = None,
     overlay: Path | None = None,
     records: Path | None = None,
+    masks: Path | None = None,
+    push: str | None = None,
+    metrics: str | None = None,
     serve: str | None = None,
     token: str | None = None,
     max_frames: int | None = None,
@@ -62,6 +70,9 @@ def run_stream(
         bundle, engine, run: as `session.load` takes them.
         overlay: MP4 to write.
         records: JSONL to write, a line a frame.
+        masks: a folder for PNG files, one a frame and sentence.
+        push: URL that the overlay is sent to.
+        metrics: HOST:PORT where Prometheus finds what is counted.
         serve: HOST:PORT of a page to watch and to talk to; a live source without any other output has one at the usual place.
         token: that the page's viewers must know.
         max_frames, duration_s: where to stop.
@@ -84,14 +95,17 @@ def run_stream(
     # Of a live source the frames that pass by during a pause do not count.
     most = None if isinstance(source, Live) else max_frames
     opened = open_for(model, source, max_frames=most, duration_s=duration_s)
-    if serve is None and isinstance(source, Live) and overlay is None and records is None:
+    if serve is None and isinstance(source, Live) and not (overlay or records or masks or push):
         serve = ""
+    outputs: list[Output] = []
     with _StopOnSignal() as stop:
-        summary = _write(stop, session, opened, overlay, records, serve, token, max_frames)
+        summary = _write(
+            stop, session, opened, outputs, overlay, records, masks, push, metrics, serve, token, max_frames
+        )
     print(summary.to_text())
-    for path in (overlay, records):
-        if path is not None:
-            print(f"wrote {path}")
+    for output in outputs:
+        if output.summary:
+            print(output.summary)
     return INTERRUPTED if stop.stopped else 0
 
 
@@ -99,27 +113,47 @@ def _write(
     stop: _StopOnSignal,
     session: Session,
     source: Ingest | LiveIngest,
+    outputs: list[Output],
     overlay: Path | None,
     records: Path | None,
+    masks: Path | None,
+    push: str | None,
+    metrics: str | None,
     serve: str | None,
     token: str | None,
     max_frames: int | None,
 ) -> _Summary:
-    """Run the session over the source, write what was asked for, and show it on a page."""
+    """Run the session over the source, write what was asked for into `outputs`, and show it on a page."""
     summary = _Summary()
     controls = Controls(session)
+    page: Page | None = None
     with contextlib.ExitStack() as files, source, _Progress() as progress:
-        writer = files.enter_context(OverlayWriter.beside(overlay, source)) if overlay else None
         threshold = session.model.run.presence_threshold
-        painter = Overlay(source.height, source.width, threshold)
-        page = (
-            files.enter_context(_page(serve, token, controls, painter, threshold))
-            if serve is not None
-            else None
+        facts = Facts.of(source, threshold)
+        pushing = PushOutput(push, facts) if push else None
+        metering = MetricsOutput(
+            facts, viewers=lambda: page.viewers if page else 0, push=pushing and (lambda: pushing.counters)
         )
-        # After the writer and the page, which may refuse: until then an older file of records stays as it is.
-        lines = files.enter_context(open(records, "w", encoding="utf-8")) if records else None
-        _tell([*source.notes, *(writer.notes if writer else [])])
+
+        def add(output: Output) -> None:
+            outputs.append(files.enter_context(output))
+
+        add(metering)
+        if pushing:
+            add(pushing)
+        if overlay:
+            add(OverlayOutput(overlay, facts))
+        if masks:
+            add(MaskFilesOutput(masks, facts))
+        if metrics is not None:
+            files.enter_context(_metrics_server(metrics, token, metering))
+        if serve is not None:
+            painter = Overlay(source.height, source.width, threshold)
+            page = files.enter_context(_page(serve, token, controls, painter, threshold, metering))
+        # After those which may refuse: until then an older file of records stays as it is.
+        if records:
+            add(RecordsOutput(records))
+        _tell([*source.notes, *(note for output in outputs for note in output.notes)])
 
         def notice(when_s: float, text: str) -> None:
             progress.notice(when_s, text)
@@ -127,12 +161,10 @@ def _write(
                 page.tell(when_s, text)
 
         for result in stop.until_stopped(run_session(session, source, notice, controls)):
-            if lines:
-                write_line(lines, result)
-            if writer:
-                writer.write(
-                    painter.paint(result.image, result.texts, result.masks, result.presence), result.pts_s
-                )
+            for output in outputs:
+                output.write(result)
+                for when_s, text in output.take_notices():
+                    notice(when_s, text)
             if page:
                 page.show(result, _dropped(source))
             summary.add(result)
@@ -144,17 +176,35 @@ def _write(
     return summary
 
 
-def _page(address: str, token: str | None, controls: Controls, overlay: Overlay, threshold: float) -> Page:
+def _metrics_server(address: str, token: str | None, metrics: MetricsOutput) -> MetricsServer:
+    from .serve.address import parse_address
+    from .serve.metrics import DEFAULT_PORT, MetricsServer
+
+    host, port = parse_address(address, DEFAULT_PORT)
+    server = MetricsServer(metrics.text, host=host, port=port, token=token)
+    print(f"metrics at {server.url}", flush=True)
+    return server
+
+
+def _page(
+    address: str,
+    token: str | None,
+    controls: Controls,
+    overlay: Overlay,
+    threshold: float,
+    metrics: MetricsOutput,
+) -> Page:
     from .serve.address import DEFAULT_PORT, PortTakenError, parse_address
     from .serve.page import Page
 
     host, port = parse_address(address)
     try:
-        page = Page(controls, overlay, threshold, host=host, port=port, token=token)
+        page = Page(controls, overlay, threshold, host=host, port=port, token=token, metrics=metrics.text)
     except PortTakenError:
         if address:
             raise
-        page = Page(controls, overlay, threshold, port=0, token=token)  # nobody asked for this port
+        # Nobody asked for this port.
+        page = Page(controls, overlay, threshold, port=0, token=token, metrics=metrics.text)
         print(f"note: port {DEFAULT_PORT} is taken; another is used", file=sys.stderr)
     print(f"watch it at {page.url}", flush=True)
     return page

@@ -22,7 +22,15 @@ ALLOWED = {
 }
 """Layer -> the layers that it may import."""
 
-CORE_PACKAGES = {"numpy", "onnxruntime", "starlette", "tokenizers", "uvicorn", *sys.stdlib_module_names}
+CORE_PACKAGES = {
+    "numpy",
+    "onnxruntime",
+    "prometheus_client",
+    "starlette",
+    "tokenizers",
+    "uvicorn",
+    *sys.stdlib_module_names,
+}
 """All that the core may import: it runs on a device, where there is no torch."""
 
 OPTIONAL_MODULES = {
