@@ -3,6 +3,7 @@
 
 extern "C" {
 #include <libavcodec/avcodec.h>
+#include <libavcodec/bsf.h>
 #include <libavdevice/avdevice.h>
 #include <libavformat/avformat.h>
 #include <libavutil/avutil.h>
@@ -17,8 +18,11 @@ extern "C" {
 }
 
 #include <cstdint>
+#include <cstring>
 #include <memory>
+#include <new>
 #include <string>
+#include <vector>
 
 // AVChannelLayout came with FFmpeg 5.1; the bit masks before it went with FFmpeg 7.
 #define REFAVS_CHANNEL_LAYOUT (LIBAVUTIL_VERSION_INT >= AV_VERSION_INT(57, 24, 100))
@@ -46,12 +50,17 @@ struct SwsFreer {
   void operator()(SwsContext* context) const { sws_freeContext(context); }
 };
 
+struct BsfFreer {
+  void operator()(AVBSFContext* context) const { av_bsf_free(&context); }
+};
+
 using InputPtr = std::unique_ptr<AVFormatContext, InputCloser>;
 using CodecPtr = std::unique_ptr<AVCodecContext, CodecFreer>;
 using PacketPtr = std::unique_ptr<AVPacket, PacketFreer>;
 using FramePtr = std::unique_ptr<AVFrame, FrameFreer>;
 using SwrPtr = std::unique_ptr<SwrContext, SwrFreer>;
 using SwsPtr = std::unique_ptr<SwsContext, SwsFreer>;
+using BsfPtr = std::unique_ptr<AVBSFContext, BsfFreer>;
 
 inline PacketPtr new_packet() {
   PacketPtr packet(av_packet_alloc());
@@ -133,6 +142,28 @@ inline void set_default_channels(AVFrame* frame, int channels) {
   frame->channels = channels;
   frame->channel_layout = av_get_default_channel_layout(channels);
 #endif
+}
+
+inline void set_extradata(AVCodecParameters* parameters, const uint8_t* data, int size) {
+  av_freep(&parameters->extradata);
+  parameters->extradata_size = 0;
+  if (size <= 0) return;
+  parameters->extradata =
+      static_cast<uint8_t*>(av_mallocz(static_cast<size_t>(size) + AV_INPUT_BUFFER_PADDING_SIZE));
+  if (!parameters->extradata) throw std::bad_alloc();
+  std::memcpy(parameters->extradata, data, static_cast<size_t>(size));
+  parameters->extradata_size = size;
+}
+
+// What a packet says of its codec, if it does.
+inline std::vector<uint8_t> new_extradata(const AVPacket& packet) {
+#if LIBAVCODEC_VERSION_MAJOR >= 59
+  size_t size = 0;
+#else
+  int size = 0;
+#endif
+  const uint8_t* data = av_packet_get_side_data(&packet, AV_PKT_DATA_NEW_EXTRADATA, &size);
+  return data ? std::vector<uint8_t>(data, data + size) : std::vector<uint8_t>();
 }
 
 // The 3 x 3 display matrix of a stream, or null.

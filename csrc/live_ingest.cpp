@@ -49,7 +49,7 @@ std::unique_ptr<LiveFeed> LiveIngest::open_feed(const Address& address, Wanted w
   };
   target.restarted = [this, microphone] {
     std::lock_guard<std::mutex> lock(sound_mutex_);
-    if (microphone == from_microphone_) sound_.restart();
+    if (microphone == from_microphone_) restart_sound();
   };
   target.changed = [this] { changed(); };
   return std::make_unique<LiveFeed>(
@@ -117,6 +117,10 @@ void LiveIngest::close() {
   if (microphone_) microphone_->stop();
   if (camera_) camera_->join();
   if (microphone_) microphone_->join();
+  {
+    std::lock_guard<std::mutex> sound_lock(sound_mutex_);
+    if (record_) record_->finish();
+  }
   std::lock_guard<std::mutex> newest_lock(mutex_);
   newest_.reset();
 }
@@ -168,13 +172,35 @@ void LiveIngest::took_sound(bool from_microphone, const AVFrame& frame, double a
   std::lock_guard<std::mutex> lock(sound_mutex_);
   if (from_microphone != from_microphone_) return;
   sound_.push(frame, at_s);
+  if (recorder_) recorder_->push(frame, at_s);
   sound_came_s_ = now_s();
 }
 
 void LiveIngest::listen_to_microphone(bool microphone) {
   std::lock_guard<std::mutex> lock(sound_mutex_);
   from_microphone_ = microphone;
+  restart_sound();
+}
+
+void LiveIngest::restart_sound() {
   sound_.restart();
+  if (recorder_) recorder_->restart();
+}
+
+std::shared_ptr<SoundRecord> LiveIngest::record_sound() {
+  std::lock_guard<std::mutex> lock(sound_mutex_);
+  if (!record_) {
+    record_ = std::make_shared<SoundRecord>();
+    SoundGrid grid;
+    grid.rate_hz = SoundRecord::kRateHz;
+    grid.channels = SoundRecord::kChannels;
+    grid.add = [record = record_](const float* const* channels, int64_t count) {
+      record->add(channels, count);
+    };
+    grid.jump = [record = record_](int64_t to) { record->jump(to); };
+    recorder_ = std::make_unique<LiveSound>(std::move(grid));
+  }
+  return record_;
 }
 
 int64_t LiveIngest::hop_of(const Captured& captured) const {

@@ -18,6 +18,7 @@
 #include "mel_track.h"
 #include "notices.h"
 #include "picture.h"
+#include "sound_record.h"
 
 namespace refavs {
 
@@ -81,6 +82,8 @@ class LiveIngest {
   SourceInfo info() const;
   // Whether sound can come.
   bool has_audio() const;
+  // The sound from when this is first called on, for those who write it down.
+  std::shared_ptr<SoundRecord> record_sound();
   // The stream's clock, and what time.monotonic() was when it read 0.
   double now_s() const;
   double origin_s() const;
@@ -98,6 +101,7 @@ class LiveIngest {
   void took_picture(FramePtr frame, double at_s);
   void took_sound(bool from_microphone, const AVFrame& frame, double at_s);
   void listen_to_microphone(bool microphone);
+  void restart_sound();
   bool microphone_settled();
   int64_t hop_of(const Captured& captured) const;
   bool wait_for_sound(const Captured& captured, std::chrono::steady_clock::time_point until);
@@ -110,9 +114,11 @@ class LiveIngest {
   const Address camera_address_;
   Notices notices_;
   MelTrack mel_;
-  std::mutex sound_mutex_;  // the two below
+  std::mutex sound_mutex_;  // those below
   LiveSound sound_;
-  bool from_microphone_ = false;  // the camera's sound, if it has any, is left out
+  std::shared_ptr<SoundRecord> record_;
+  std::unique_ptr<LiveSound> recorder_;  // writes the record
+  bool from_microphone_ = false;         // the camera's sound, if it has any, is left out
   std::atomic<double> sound_came_s_{-1e9};
   std::atomic<int> width_{0};
   std::atomic<int> height_{0};

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "ffmpeg.h"
@@ -11,7 +12,16 @@
 
 namespace refavs {
 
-// Writes decoded sound to a MelTrack so that its sample k was heard at k / 16000 seconds of the
+// Where live sound is written: samples one after the other at a fixed rate.
+struct SoundGrid {
+  int rate_hz = kSampleRateHz;
+  int channels = 1;
+  std::function<void(const float* const* channels, int64_t count)> add;
+  // The next sample will be number `to`; those before it are missing.
+  std::function<void(int64_t to)> jump;
+};
+
+// Writes decoded sound to a grid so that its sample k was heard at k / rate_hz seconds of the
 // clock of `at_s`. A sound card's clock runs at its own rate, so the distance between where a frame
 // belongs and where it falls is steered to zero by resampling a little faster or slower (a
 // proportional and an integral part, settled in two minutes; up to kLargestDrift). Only a distance
@@ -28,7 +38,8 @@ class LiveSound {
   static constexpr double kSettled_s = 30.0;
   static constexpr double kLargestDrift = 2e-3;
 
-  explicit LiveSound(MelTrack* track) : track_(track) {}
+  explicit LiveSound(SoundGrid grid);
+  explicit LiveSound(MelTrack* track);
 
   // `frame` begins at at_s. Throws IngestError if its format cannot be converted.
   void push(const AVFrame& frame, double at_s);
@@ -37,7 +48,7 @@ class LiveSound {
 
   // How much faster than the clock of `at_s` the samples come, as far as it is made up for.
   double drift_ppm() const { return -steering_ * 1e6; }
-  // Of the 16 kHz grid, left out because they came twice.
+  // Of the grid, left out because they came twice.
   int64_t overlap_samples() const { return overlap_; }
   // Between where the last frame belongs and where it fell.
   double error_s() const { return error_s_; }
@@ -48,7 +59,7 @@ class LiveSound {
   void skip_to(double at_s);
   void feed(const uint8_t* const* data, int count);
 
-  MelTrack* track_;
+  const SoundGrid grid_;
   SwrPtr swr_;
   SoundFormat input_;
   int64_t position_ = 0;  // samples written to the grid
@@ -58,7 +69,7 @@ class LiveSound {
   std::atomic<double> error_s_{0.0};
   std::atomic<double> steering_{0.0};  // share by which more samples are made
   std::atomic<int64_t> overlap_{0};
-  std::vector<float> buffer_;
+  std::vector<std::vector<float>> buffer_;  // of each channel
 };
 
 }  // namespace refavs

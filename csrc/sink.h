@@ -10,27 +10,24 @@
 #include <thread>
 #include <vector>
 
-#include "ffmpeg.h"
+#include "mp4_file.h"
+#include "picture_encoder.h"
 #include "ring.h"
+#include "sound_record.h"
 #include "soundtrack.h"
 
 namespace refavs {
 
-struct SinkOptions {
-  std::string path;  // ends in .mp4, .m4v or .mov
-  int width = 0;
-  int height = 0;
-  double frame_rate = 0.0;  // what to expect; each picture brings its own time
-  std::string source;       // its sound is taken along; none if empty
-  AVRational pixel_aspect = {1, 1};
+struct SinkOptions : PictureFormat {
+  std::string path;                           // ends in .mp4, .m4v or .mov
+  std::string source;                         // the file whose sound is taken along; none if empty
+  std::shared_ptr<const SoundRecord> record;  // or the live source's; none if null
 };
 
-// H.264 (libx264, else any encoder of it that opens, else MPEG-4 part 2 with a note), yuv420p, in
-// MP4 with the index in front. Odd sides grow by one pixel that repeats the edge. Picture times are
-// kept to 1/90000 s on the source's clock. Encodes in a thread of its own.
+// Picture times are those of the source's clock. Encodes in a thread of its own.
 //
-// Writes to a hidden file beside `path` and renames it when closed, so `path` is whole or not
-// there. One thread at a time may call it.
+// While it is written it can be played as Mp4File says, and `path` is whole or not there. One
+// thread at a time may call it.
 class Sink {
  public:
   // Throws SinkError; IngestError if `source` cannot be read.
@@ -44,55 +41,46 @@ class Sink {
   // `timeout`, nothing was taken. Throws SinkError, also for what went wrong in the thread.
   bool write(const uint8_t* rgb, int64_t stride, double pts_s, std::chrono::milliseconds timeout);
 
-  // Ends the file and gives it its name. Throws SinkError; then nothing is left behind.
+  // Ends the file and gives it its name. Throws SinkError; then what was written is left as a part.
   void close();
-  // Gives up: nothing is left behind.
-  void abort();
+  // Gives up. `keep`: what was written is left as a part, else only where the disk was at fault.
+  void abort(bool keep = false);
 
-  std::string encoder() const { return encoder_->codec->name; }
+  std::string encoder() const { return encoder_->name(); }
   // "copied", "encoded", or "none".
   std::string sound() const;
+  // Where it is written until it is closed.
+  const std::string& part() const { return part_; }
   const std::vector<std::string>& notes() const { return notes_; }
 
  private:
   struct Item {
-    std::vector<uint8_t> rgb;
-    int64_t pts = 0;
-  };
-  struct OutputCloser {
-    void operator()(AVFormatContext* context) const;
+    std::vector<uint8_t> picture;
+    double pts_s = 0.0;
   };
 
-  void open_encoder();
   void open_file();
   void run();
-  void encode(Item item);
-  void drain();
-  void mux(AVPacket* packet, AVStream* stream, AVRational time_base);
-  void finish_file();
-  void remove_partial();
+  void encode(const Item& item);
+  void mux_picture(AVPacket* packet);
+  void mux_sound(AVPacket* packet);
+  void finish_tracks();
+  bool failed();
   void rethrow();
 
-  SinkOptions options_;
-  int coded_width_;
-  int coded_height_;
-  std::string partial_;
+  const SinkOptions options_;
   std::vector<std::string> notes_;
   std::unique_ptr<Soundtrack> sound_;
-  CodecPtr encoder_;
-  std::unique_ptr<AVFormatContext, OutputCloser> output_;
-  AVStream* video_stream_ = nullptr;
+  std::unique_ptr<PictureEncoder> encoder_;
+  std::unique_ptr<Mp4File> file_;
+  std::string part_;
+  AVStream* picture_stream_ = nullptr;
   AVStream* sound_stream_ = nullptr;
-  SwsPtr sws_;
-  FramePtr frame_;
   bool open_ = false;
 
   double last_pts_s_ = 0.0;
   int64_t pictures_ = 0;
-
-  // Of the thread.
-  int64_t last_pts_ = 0;
-  int64_t interval_ = 0;
+  double encoded_s_ = -1.0;  // of the thread: the last picture's time
 
   Ring<Item> items_;
   std::mutex mutex_;  // error_

@@ -55,7 +55,7 @@ SwrPtr open_resampler(const AVFrame& frame, int rate_hz, int channels, bool adju
   if (swr && status >= 0) {
     av_opt_set_double(context, "rematrix_maxval", 1.0, 0);
     if (adjustable) av_opt_set_int(context, "flags", SWR_FLAG_RESAMPLE, 0);
-    if (!from.mask) {
+    if (!from.mask || (from.channels == 1 && channels > 1)) {
       const std::vector<double> mean(static_cast<size_t>(from.channels) * channels,
                                      1.0 / from.channels);
       status = swr_set_matrix(context, mean.data(), from.channels);

@@ -21,8 +21,8 @@ struct SoundFormat {
 
 // Converts frames of the format of `frame` to planar float32 at rate_hz. Channels are mixed by
 // libswresample's matrix, scaled so that its weights do not sum to more than 1 (stereo to mono is
-// the mean); channels without names are averaged. `adjustable`: swr_set_compensation may be used,
-// also where the rates are equal.
+// the mean); channels without names are averaged, and one alone goes into each as it is.
+// `adjustable`: swr_set_compensation may be used, also where the rates are equal.
 //
 // Throws IngestError if the format cannot be converted.
 SwrPtr open_resampler(const AVFrame& frame, int rate_hz, int channels, bool adjustable);

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -203,6 +202,11 @@ class LiveIngest:
         sound_error_s (between where sound belongs and where it is), so far."""
     def take_notices(self) -> list[tuple[float, str]]:
         """What has happened since the last call: (on the stream's clock, one line)."""
+    def record_sound(self) -> SoundRecord:
+        """The sound from when this is first called on, 48 kHz stereo, for `OverlayWriter` and `Push`."""
+
+class SoundRecord:
+    """The last 20 seconds of a live source's sound, on its clock."""
 
 class SoundTrack:
     """Live sound in pieces on one clock, for those who read it themselves: windows as `Frame` has them.
@@ -336,17 +340,57 @@ class Sink:
         *,
         frame_rate: float,
         source: str | None = None,
+        record: SoundRecord | None = None,
         pixel_aspect: tuple[int, int] = (1, 1),
     ) -> None: ...
     def write(self, image: NDArray[np.uint8], pts_s: float) -> None: ...
     def close(self) -> None: ...
-    def abort(self) -> None: ...
-    def __enter__(self) -> Sink: ...
-    def __exit__(self, *args: Any) -> None: ...
+    def abort(self, keep: bool = False) -> None: ...
     @property
     def encoder(self) -> str: ...
     @property
     def sound(self) -> str: ...
+    @property
+    def part(self) -> str: ...
+    @property
+    def notes(self) -> list[str]: ...
+
+class Push:
+    """Pictures and a source's sound to a server or a player. See `refavs_rt.outputs.push.PushOutput`."""
+
+    def __init__(
+        self,
+        url: str,
+        width: int,
+        height: int,
+        *,
+        frame_rate: float,
+        source: str | None = None,
+        record: SoundRecord | None = None,
+        pixel_aspect: tuple[int, int] = (1, 1),
+    ) -> None:
+        """
+        Raises:
+            SinkError: the URL is none, or nothing can be encoded.
+            IngestError: `source` cannot be read.
+        """
+    def write(self, image: NDArray[np.uint8], pts_s: float) -> bool:
+        """Add one picture [H, W, 3] uint8 RGB; never waits. False: it was dropped.
+
+        Raises:
+            SinkError: times do not rise.
+            ValueError: another shape or dtype.
+        """
+    def close(self) -> None:
+        """Send what waits, as far as the receiver takes it; ends within a second."""
+    def take_notices(self) -> list[tuple[float, str]]:
+        """What has happened since the last call: (the last picture's time, one line)."""
+    @property
+    def counters(self) -> dict[str, int]:
+        """Pictures sent, dropped (without room or a receiver), and reconnects, so far."""
+    @property
+    def shown(self) -> str:
+        """The URL without user, password, query and the key of an RTMP path."""
     @property
     def notes(self) -> list[str]: ...
 

@@ -7,7 +7,6 @@ import logging
 from .bundle import Bundle
 from .ingest import Ingest, LiveIngest
 from .session import Model
-from .sink import OverlayWriter
 
 
 def log_model(log: logging.Logger, model: Model) -> None:
@@ -32,8 +31,8 @@ def log_model(log: logging.Logger, model: Model) -> None:
     )
 
 
-def log_source(log: logging.Logger, source: Ingest | LiveIngest, writer: OverlayWriter | None) -> None:
-    """The source as it was opened, and what is made of it."""
+def log_source(log: logging.Logger, source: Ingest | LiveIngest) -> None:
+    """The source as it was opened."""
     live = "live, the newest frame" if isinstance(source, LiveIngest) else "every frame"
     sound = "sound" if source.has_audio else "no sound"
     log.info(
@@ -46,5 +45,3 @@ def log_source(log: logging.Logger, source: Ingest | LiveIngest, writer: Overlay
         sound,
         live,
     )
-    if writer is not None:
-        log.info("overlay encoded by %s, sound %s", writer.encoder, writer.sound)

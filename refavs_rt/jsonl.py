@@ -9,6 +9,8 @@ Where a mask is empty, as it is for a sentence that nothing fits, box and centro
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 from . import masks
@@ -30,6 +32,14 @@ def frame_record(result: Result) -> dict[str, Any]:
 def write_line(stream: IO[str], result: Result) -> None:
     """Append a frame's line to an open text file, as a whole."""
     stream.write(json.dumps(frame_record(result), ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_records(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    """The frames of a file of lines, also of one that a killed run left: its last line is passed over if it is cut off."""
+    with open(path, "rb") as lines:
+        for line in lines:
+            if line.endswith(b"\n"):
+                yield json.loads(line)
 
 
 def _sentence_record(text: str, presence: float, mask: masks.Mask) -> dict[str, Any]:

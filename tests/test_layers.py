@@ -25,6 +25,7 @@ ALLOWED = {
 CORE_PACKAGES = {
     "numpy",
     "onnxruntime",
+    "prometheus_client",
     "shtab",
     "starlette",
     "tokenizers",

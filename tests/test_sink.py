@@ -46,7 +46,7 @@ def test_pictures_keep_their_looks_and_times(tmp_path: Path) -> None:
             writer.write(gradient(180, 320, 5 * i), pts_s)
         assert (writer.encoder, writer.sound, writer.notes) == ("libx264", "none", [])
         assert not path.exists(), "the name is given when the file is whole"
-    assert [item.name for item in tmp_path.iterdir()] == ["out.mp4"]
+    assert [item.name for item in tmp_path.iterdir()] == ["out.mp4"], "the part is gone"
     video = streams(path)["video"]
     assert (video["codec_name"], video["pix_fmt"], video["color_space"]) == ("h264", "yuv420p", "smpte170m")
     np.testing.assert_allclose(probe_pts(path, "v:0"), times, rtol=0, atol=1e-5)
@@ -256,7 +256,10 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
     try:
         with (
-            pytest.raises(SinkError, match=r"out\.mp4 cannot be .*check the disk"),
+            pytest.raises(
+                SinkError,
+                match=r"out\.mp4 cannot be .*check the disk; what was written is in .*out\.part\.mp4",
+            ),
             OverlayWriter(tmp_path / "out.mp4", 320, 240) as writer,
         ):
             for i in range(60):
@@ -264,7 +267,8 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, previous)
-    assert list(tmp_path.iterdir()) == []
+    assert [item.name for item in tmp_path.iterdir()] == ["out.part.mp4"]
+    assert len(decode_rgb(tmp_path / "out.part.mp4", 320, 240)) > 0, "what was written is not lost"
 
 
 def test_a_signal_gets_through_while_the_encoder_is_busy(tmp_path: Path) -> None:

@@ -16,5 +16,6 @@ PYBIND11_MODULE(_ingest, m) {
   bind_sound(m);
   bind_pictures(m);
   bind_masks(m);
+  bind_outputs(m);
   m.def("ffmpeg_version", [] { return std::string(av_version_info()); });
 }

@@ -9,5 +9,6 @@ void bind_sources(pybind11::module_& m);
 void bind_sound(pybind11::module_& m);
 void bind_pictures(pybind11::module_& m);
 void bind_masks(pybind11::module_& m);
+void bind_outputs(pybind11::module_& m);
 
 }  // namespace refavs

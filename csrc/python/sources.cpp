@@ -229,6 +229,7 @@ void bind_ingest(py::module_& m) {
 }
 
 void bind_live(py::module_& m) {
+  py::class_<SoundRecord, std::shared_ptr<SoundRecord>>(m, "SoundRecord");
   py::class_<LiveIngest> source(m, "LiveIngest");
   bind_source(source);
   source
@@ -242,6 +243,7 @@ void bind_live(py::module_& m) {
       .def_property_readonly("now_s", &LiveIngest::now_s)
       .def_property_readonly("origin_s", &LiveIngest::origin_s)
       .def_property_readonly("counters", &live_counters)
+      .def("record_sound", &LiveIngest::record_sound)
       .def("take_notices", &live_notices);
 }
 

@@ -16,10 +16,10 @@
 #include "address.h"
 #include "device_clock.h"
 #include "error.h"
+#include "file_soundtrack.h"
 #include "frames.h"
 #include "ingest.h"
 #include "live_sound.h"
-#include "soundtrack.h"
 
 // FFmpeg's own reading of a URL. Not in its headers, but in its library.
 extern "C" void av_url_split(char* proto, int proto_size, char* authorization,
@@ -118,7 +118,7 @@ class Bytes {
 
 // The sound of the file, as it is taken into another.
 void read_sound(const std::string& path) {
-  Soundtrack sound(path);
+  FileSoundtrack sound(path);
   int64_t next = std::numeric_limits<int64_t>::min();
   const Soundtrack::Write check = [&](AVPacket* packet) {
     must(packet->pts >= next && packet->dts == packet->pts, "packets of sound fall back");

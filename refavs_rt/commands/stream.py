@@ -19,7 +19,7 @@ Segment what each sentence means in every frame of a video with sound.
   refavs-rt stream --camera 0 --text "the dog that barks"
   refavs-rt stream --camera rtsp://user:password@camera/stream --text "the person who speaks" --out overlay.mp4
 
-A camera without --out or --jsonl is shown on a page in the browser.
+A camera without --out, --jsonl, --masks or --push is shown on a page in the browser.
 """
 _LATENCY_MS = 200.0
 _TOKEN = "REFAVS_TOKEN"
@@ -96,9 +96,24 @@ def add_parser(commands: Any) -> None:
         "--out",
         type=Path,
         metavar="MP4",
-        help="write the video with the masks drawn, and the sound of a file",
+        help="write the video with the masks drawn, and its sound",
     )
     stream.add_argument("--jsonl", type=Path, metavar="FILE", help="write one JSON line a frame")
+    stream.add_argument(
+        "--masks", type=Path, metavar="DIR", help="write the masks as PNG files into a new folder"
+    )
+    stream.add_argument(
+        "--push",
+        metavar="URL",
+        help="send what --out would write to rtmp://..., rtsp://..., srt://..., udp://... or tcp://...",
+    )
+    stream.add_argument(
+        "--metrics",
+        nargs="?",
+        const="",
+        metavar="HOST:PORT",
+        help="answer Prometheus at /metrics (default 127.0.0.1:9464); --serve does so too",
+    )
     stream.add_argument(
         "--serve",
         nargs="?",
@@ -110,8 +125,8 @@ def add_parser(commands: Any) -> None:
     stream.add_argument(
         "--token",
         metavar="TOKEN",
-        help="what viewers of the page must know; needed at an address that others reach. All users of this machine can see a "
-        f"command line: the variable {_TOKEN} does as well",
+        help="what viewers of the page, and readers of the metrics, must know; needed at an address that others reach. "
+        f"All users of this machine can see a command line: the variable {_TOKEN} does as well",
     )
     add_bundle(stream, "--bundle")
     stream.add_argument(
@@ -141,19 +156,29 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run sentences on a video."""
     from ..ingest import IngestError
-    from ..run_stream import UsageError, run_stream
+    from ..run_stream import UsageError, Wanted, run_stream
     from ..serve.address import ServeError
     from ..sink import SinkError
     from ..stream import Live
 
-    wanted = RunConfig(
+    how = RunConfig(
         presence_threshold=args.null_threshold, threads=args.threads, deadline_s=args.deadline_ms / 1e3
     )
     source = args.source
     if source is not None:
         _refuse_live_options(args)
-    if args.token is not None and args.serve is None and (source is not None or args.out or args.jsonl):
-        raise UserError("--token is for a page: give --serve too")
+    wanted = Wanted(
+        overlay=args.out,
+        records=args.jsonl,
+        masks=args.masks,
+        push=args.push,
+        metrics=args.metrics,
+        serve=args.serve,
+        token=args.token if args.token is not None else os.environ.get(_TOKEN),
+    )
+    is_served = args.serve is not None or args.metrics is not None
+    if args.token is not None and not is_served and (source is not None or wanted.is_written):
+        raise UserError("--token is for a page and for metrics: give --serve or --metrics too")
     if source is None:
         source = Live(
             args.camera,
@@ -167,13 +192,10 @@ def run(args: argparse.Namespace) -> int:
         return run_stream(
             source,
             args.text,
+            wanted,
             bundle=args.bundle,
             engine=args.engine,
-            run=wanted,
-            overlay=args.out,
-            records=args.jsonl,
-            serve=args.serve,
-            token=args.token if args.token is not None else os.environ.get(_TOKEN),
+            run=how,
             max_frames=args.max_frames,
             duration_s=args.duration,
         )

@@ -15,8 +15,8 @@ class PortTakenError(ServeError):
     """Somebody else listens there."""
 
 
-def parse_address(text: str) -> tuple[str, int]:
-    """HOST:PORT, HOST, :PORT or PORT, as --serve takes it; host 127.0.0.1 and port 8765 where they are left out.
+def parse_address(text: str, default_port: int = DEFAULT_PORT) -> tuple[str, int]:
+    """HOST:PORT, HOST, :PORT or PORT, as --serve takes it; host 127.0.0.1 and `default_port` where they are left out.
 
     Raises:
         ServeError: it is none.
@@ -29,9 +29,9 @@ def parse_address(text: str) -> tuple[str, int]:
     host = host.strip("[]") or "127.0.0.1"
     if port and not (port.isdigit() and int(port) < 1 << 16):
         raise ServeError(
-            f"{text!r} is no address to serve at; give HOST:PORT, as in 127.0.0.1:{DEFAULT_PORT}"
+            f"{text!r} is no address to serve at; give HOST:PORT, as in 127.0.0.1:{default_port}"
         )
-    return host, int(port) if port else DEFAULT_PORT
+    return host, int(port) if port else default_port
 
 
 def is_loopback(host: str) -> bool:

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
-import secrets
-import socket
-import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import FileResponse
-from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -25,13 +19,13 @@ from refavs_rt.controls import Controls
 from refavs_rt.render import Overlay
 from refavs_rt.result import Result
 
-from .access import Access
-from .address import DEFAULT_PORT, PortTakenError, ServeError, is_loopback
+from .address import DEFAULT_PORT
+from .metrics import metrics_route
 from .painter import Painter, Shown, describe
+from .server import Server
 from .viewers import MOST_VIEWERS, Viewer, Viewers
 
 _FILES = Path(__file__).resolve().parent.parent / "assets" / "page"
-_LONGEST_MESSAGE = 1 << 16
 _LONGEST_TEXT = 1_000
 _COMMAND_PATIENCE_S = 10.0
 _TRY_AGAIN_LATER = 1013
@@ -46,6 +40,7 @@ class Page:
         threshold: presence from which on a sentence counts as present.
         host, port: where to listen; port 0 takes a free one.
         token: that viewers must know. An address that others reach needs one.
+        metrics: what /metrics says, in Prometheus' text format; None: there is no such page.
 
     Raises:
         ServeError: the address cannot be listened on, or needs a token.
@@ -60,45 +55,20 @@ class Page:
         host: str = "127.0.0.1",
         port: int = DEFAULT_PORT,
         token: str | None = None,
+        metrics: Callable[[], bytes] | None = None,
     ) -> None:
-        if token is not None and not (token.strip() and token.isascii() and token.isprintable()):
-            raise ServeError(
-                "the token is empty or holds more than plain characters; give --token another, as of letters and digits"
-            )
-        if token is None and not is_loopback(host):
-            raise ServeError(
-                f"{host} is reached from other machines, and whoever opens the page sees the camera: give a --token, "
-                f"for example --token {secrets.token_urlsafe(12)}"
-            )
-        self._controls = controls
-        self._token = token
+        self.controls = controls
+        """Of the session that is shown."""
         self._viewers = Viewers()
-        self._socket = _listen(host, port)
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._last_s = 0.0
-        self._started = threading.Event()
-        application = Starlette(
-            routes=[
-                Route("/", _index),
-                WebSocketRoute("/stream", self._serve_viewer),
-                Mount("/page", StaticFiles(directory=_FILES)),
-            ]
-        )
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                Access(application, host, self._socket.getsockname()[1], token),
-                log_config=None,
-                log_level="error",
-                access_log=False,
-                lifespan="off",
-                ws_max_size=_LONGEST_MESSAGE,
-                ws_per_message_deflate=False,  # JPEG is as small as it gets
-                timeout_graceful_shutdown=1,
-            )
-        )
-        self._thread = threading.Thread(target=self._run, name="refavs-page", daemon=True)
-        self._thread.start()
-        self._started.wait()
+        routes: list[BaseRoute] = [
+            Route("/", _index),
+            WebSocketRoute("/stream", self._serve_viewer),
+            Mount("/page", StaticFiles(directory=_FILES)),
+        ]
+        if metrics is not None:
+            routes.append(metrics_route(metrics))
+        self._server = Server(Starlette(routes=routes), host, port, token, name="page", flag="--serve")
         self._painter = Painter(
             overlay,
             threshold,
@@ -106,34 +76,32 @@ class Page:
             lambda: len(self._viewers) > 0,
             lambda what: self.tell(self._last_s, what),
         )
-        self._soon(self._tell_state)
+        self._server.soon(self._tell_state)
 
     @property
     def url(self) -> str:
         """What to open, with the token if there is one."""
-        host, port = self._socket.getsockname()[:2]
-        if host in ("0.0.0.0", "::"):
-            host = socket.gethostname()
-        host = "localhost" if host in ("127.0.0.1", "::1") else f"[{host}]" if ":" in host else host
-        return f"http://{host}:{port}/" + (f"?token={quote(self._token, safe='')}" if self._token else "")
+        return self._server.url()
+
+    @property
+    def viewers(self) -> int:
+        """How many watch."""
+        return len(self._viewers)
 
     def show(self, result: Result, dropped: int) -> None:
         """A result of the session, from its own thread; takes no time."""
         self._last_s = result.pts_s
-        self._painter.show(Shown(result, self._controls.sentences, dropped))
+        self._painter.show(Shown(result, self.controls.sentences, dropped))
 
     def tell(self, when_s: float, text: str) -> None:
         """Something happened to the source."""
-        self._soon(self._viewers.tell, {"at_s": round(when_s, 1), "text": text})
+        self._server.soon(self._viewers.tell, {"at_s": round(when_s, 1), "text": text})
 
     def close(self) -> None:
         """Nobody is left waiting: commands are answered, connections closed, threads ended."""
-        self._controls.close()
+        self.controls.close()
         self._painter.close()
-        self._server.should_exit = True
-        self._server.force_exit = True
-        self._thread.join(5.0)
-        self._socket.close()
+        self._server.close()
 
     def __enter__(self) -> Page:
         return self
@@ -141,23 +109,8 @@ class Page:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _run(self) -> None:
-        asyncio.run(self._serve())
-
-    async def _serve(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._started.set()
-        await self._server.serve(sockets=[self._socket])
-
-    def _soon(self, function: Any, *arguments: Any) -> None:
-        assert self._loop is not None
-        try:
-            self._loop.call_soon_threadsafe(function, *arguments)
-        except RuntimeError:  # the loop has ended: nobody is left to see it
-            return
-
     def _send(self, header: dict[str, Any], jpeg: bytes) -> None:
-        self._soon(self._viewers.show, header, jpeg)
+        self._server.soon(self._viewers.show, header, jpeg)
 
     async def _serve_viewer(self, socket: WebSocket) -> None:
         await socket.accept()
@@ -196,23 +149,23 @@ class Page:
 
     def _tell_state(self) -> None:
         """What is asked for, also while no picture comes."""
-        sentences = [describe(sentence) for sentence in self._controls.sentences]
-        self._viewers.set_state({"paused": self._controls.is_paused, "sentences": sentences})
+        sentences = [describe(sentence) for sentence in self.controls.sentences]
+        self._viewers.set_state({"paused": self.controls.is_paused, "sentences": sentences})
 
     def _command(self, command: Mapping[str, Any]) -> Future[Any]:
         """{"do": "add", "text"}, {"do": "change", "key", "text"}, {"do": "rename", "key", "label"}, {"do": "remove", "key"} or
         {"do": "pause", "paused"}, each with an "id" that its reply bears."""
         match command.get("do"):
             case "add":
-                return self._controls.add(_text(command, "text"))
+                return self.controls.add(_text(command, "text"))
             case "change":
-                return self._controls.change(_key(command), _text(command, "text"))
+                return self.controls.change(_key(command), _text(command, "text"))
             case "rename":
-                return self._controls.rename(_key(command), _text(command, "label"))
+                return self.controls.rename(_key(command), _text(command, "label"))
             case "remove":
-                return self._controls.remove(_key(command))
+                return self.controls.remove(_key(command))
             case "pause":
-                return self._controls.pause(command.get("paused") is True)
+                return self.controls.pause(command.get("paused") is True)
             case other:
                 raise ValueError(f"there is no command {other!r}")
 
@@ -235,21 +188,3 @@ def _key(command: Mapping[str, Any]) -> int:
     if not isinstance(key, int):
         raise ValueError("name a sentence by its key")
     return key
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    listener = None
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(2 * MOST_VIEWERS)  # at once, so that who comes before the loop runs is not refused
-    except OSError as error:
-        if listener is not None:
-            listener.close()
-        failure = PortTakenError if error.errno == errno.EADDRINUSE else ServeError
-        raise failure(
-            f"{host}:{port} cannot be served at ({error.strerror}); give another address to --serve"
-        ) from error
-    return listener

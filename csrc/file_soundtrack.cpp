@@ -1,4 +1,4 @@
-#include "soundtrack.h"
+#include "file_soundtrack.h"
 
 #include <algorithm>
 #include <cmath>
@@ -12,7 +12,6 @@ namespace {
 constexpr int kEncodedRateHz = 48000;
 constexpr int kHighestCopiedHz = 768000;
 constexpr int64_t kLongestPacket_s = 60;  // a longer one is a broken duration
-constexpr int64_t kBitsPerChannel = 96000;
 
 bool mp4_holds(AVCodecID codec) {
   switch (codec) {
@@ -30,15 +29,19 @@ bool mp4_holds(AVCodecID codec) {
 
 }  // namespace
 
-Soundtrack::Soundtrack(const std::string& path) : source_(path, Wanted::kSound) {
+FileSoundtrack::FileSoundtrack(const std::string& path, bool may_copy)
+    : source_(path, Wanted::kSound) {
   if (!present()) return;
   const AVCodecParameters& stored = *source_.audio()->codecpar;
   rate_ = stored.sample_rate;
-  if (mp4_holds(stored.codec_id) && rate_ > 0 && rate_ <= kHighestCopiedHz) return;
+  if (may_copy && mp4_holds(stored.codec_id) && rate_ > 0 && rate_ <= kHighestCopiedHz) {
+    if (stored.codec_id == AV_CODEC_ID_AAC && stored.extradata_size == 0) open_unwrapper();
+    return;
+  }
   rate_ = kEncodedRateHz;
   channels_ = channel_count(stored) == 1 ? 1 : 2;
   decoder_ = source_.open_decoder(*source_.audio(), 1);
-  open_encoder();
+  encoder_ = std::make_unique<AacEncoder>(rate_, channels_);
   fifo_ = SampleFifo(channels_);
   resampler_ = std::make_unique<Resampler>(
       rate_, channels_, source_.clock(),
@@ -46,32 +49,17 @@ Soundtrack::Soundtrack(const std::string& path) : source_(path, Wanted::kSound) 
       [](int64_t, int64_t) {}, [this](int64_t count) { fifo_.push_silence(count); });
 }
 
-void Soundtrack::open_encoder() {
-  const AVCodec* codec = avcodec_find_encoder(AV_CODEC_ID_AAC);
-  if (!codec) throw SinkError("this FFmpeg has no AAC encoder for the sound; write without sound");
-  encoder_.reset(avcodec_alloc_context3(codec));
-  if (!encoder_) throw std::bad_alloc();
-  encoder_->sample_fmt = AV_SAMPLE_FMT_FLTP;
-  encoder_->sample_rate = rate_;
-  encoder_->time_base = {1, rate_};
-  encoder_->bit_rate = kBitsPerChannel * channels_;
-  encoder_->flags |= AV_CODEC_FLAG_GLOBAL_HEADER;
-  set_default_channels(encoder_.get(), channels_);
-  const int status = avcodec_open2(encoder_.get(), codec, nullptr);
-  if (status < 0) throw SinkError("the AAC encoder does not open: " + ffmpeg_message(status));
-}
-
-std::string Soundtrack::codec_name() const { return copied() ? source_.info().audio_codec : "aac"; }
-
-void Soundtrack::describe(AVStream* stream) const {
-  const int status = copied() ? avcodec_parameters_copy(stream->codecpar, source_.audio()->codecpar)
-                              : avcodec_parameters_from_context(stream->codecpar, encoder_.get());
-  if (status < 0) throw std::bad_alloc();
+void FileSoundtrack::describe(AVStream* stream) const {
+  if (encoder_) return encoder_->describe(stream);
+  if (avcodec_parameters_copy(stream->codecpar, source_.audio()->codecpar) < 0)
+    throw std::bad_alloc();
   stream->codecpar->codec_tag = 0;  // the source container's name for the codec
+  if (unwrapper_)
+    set_extradata(stream->codecpar, extradata_.data(), static_cast<int>(extradata_.size()));
   stream->time_base = time_base();
 }
 
-void Soundtrack::write_until(double until_s, const Write& write) {
+void FileSoundtrack::write_until(double until_s, const Write& write) {
   if (!present()) return;
   if (copied()) {
     copy_until(until_s, write);
@@ -80,27 +68,19 @@ void Soundtrack::write_until(double until_s, const Write& write) {
   }
 }
 
-void Soundtrack::finish(double end_s, const Write& write) {
+void FileSoundtrack::finish(double end_s, const Write& write) {
   if (!present()) return;
   write_until(end_s, write);
   if (copied()) return;
-  const int64_t end = std::llround(end_s * rate_);
-  const int64_t rest = std::min<int64_t>(end - encoded_, fifo_.size());
-  if (rest > 0) {
-    FramePtr frame = new_frame();
-    frame->format = AV_SAMPLE_FMT_FLTP;
-    frame->sample_rate = rate_;
-    frame->nb_samples = static_cast<int>(rest);
-    frame->pts = encoded_;
-    set_default_channels(frame.get(), channels_);
-    if (av_frame_get_buffer(frame.get(), 0) < 0) throw std::bad_alloc();
-    fifo_.pop(rest, reinterpret_cast<float**>(frame->extended_data));
-    send(frame.get(), write);
-  }
-  send(nullptr, write);
+  const int64_t rest =
+      std::min<int64_t>(std::llround(end_s * rate_) - encoder_->position(), fifo_.size());
+  if (rest > 0)
+    encoder_->encode(
+        static_cast<int>(rest), [&](float* const* channels) { fifo_.pop(rest, channels); }, write);
+  encoder_->flush(write);
 }
 
-void Soundtrack::copy_until(double until_s, const Write& write) {
+void FileSoundtrack::copy_until(double until_s, const Write& write) {
   while (next_ || read_copy()) {
     if (static_cast<double>(next_->pts) / rate_ >= until_s) return;
     write(next_.get());
@@ -108,12 +88,41 @@ void Soundtrack::copy_until(double until_s, const Write& write) {
   }
 }
 
+// MP4 has AAC's headers once, in front: the first packet's.
+void FileSoundtrack::open_unwrapper() {
+  AVBSFContext* context = nullptr;
+  const AVBitStreamFilter* filter = av_bsf_get_by_name("aac_adtstoasc");
+  if (!filter || av_bsf_alloc(filter, &context) < 0)
+    throw SinkError("this FFmpeg cannot copy the sound; convert it with ffmpeg -c:a aac");
+  unwrapper_.reset(context);
+  if (avcodec_parameters_copy(context->par_in, source_.audio()->codecpar) < 0 ||
+      av_bsf_init(context) < 0)
+    throw std::bad_alloc();
+  read_copy();
+}
+
+// The next packet of the source. False: the end.
+bool FileSoundtrack::read_unwrapped(AVPacket* packet) {
+  for (;;) {
+    if (source_.read(packet) < 0) return false;
+    if (!unwrapper_) return true;
+    // A packet with a broken header is left out.
+    if (av_bsf_send_packet(unwrapper_.get(), packet) < 0 ||
+        av_bsf_receive_packet(unwrapper_.get(), packet) < 0) {
+      av_packet_unref(packet);
+      continue;
+    }
+    if (extradata_.empty()) extradata_ = new_extradata(*packet);
+    return true;
+  }
+}
+
 // Reads one packet into next_, in samples on the source's clock. False: the end.
-bool Soundtrack::read_copy() {
+bool FileSoundtrack::read_copy() {
   if (ended_) return false;
   const AVStream& stream = *source_.audio();
   PacketPtr packet = new_packet();
-  if (source_.read(packet.get()) < 0) {
+  if (!read_unwrapped(packet.get())) {
     ended_ = true;
     return false;
   }
@@ -143,29 +152,19 @@ bool Soundtrack::read_copy() {
   return true;
 }
 
-void Soundtrack::encode_until(double until_s, const Write& write) {
-  const int64_t frame_samples = encoder_->frame_size;
+void FileSoundtrack::encode_until(double until_s, const Write& write) {
+  const int count = encoder_->frame_samples();
   for (;;) {
-    const double frame_end_s = static_cast<double>(encoded_ + encoder_->frame_size) / rate_;
-    if (frame_end_s > until_s) return;
-    while (fifo_.size() < frame_samples && decode_more()) {
+    if (static_cast<double>(encoder_->position() + count) / rate_ > until_s) return;
+    while (fifo_.size() < count && decode_more()) {
     }
-    if (fifo_.size() < frame_samples) return;
-    FramePtr frame = new_frame();
-    frame->format = AV_SAMPLE_FMT_FLTP;
-    frame->sample_rate = rate_;
-    frame->nb_samples = encoder_->frame_size;
-    frame->pts = encoded_;
-    set_default_channels(frame.get(), channels_);
-    if (av_frame_get_buffer(frame.get(), 0) < 0) throw std::bad_alloc();
-    fifo_.pop(frame_samples, reinterpret_cast<float**>(frame->extended_data));
-    encoded_ += encoder_->frame_size;
-    send(frame.get(), write);
+    if (fifo_.size() < count) return;
+    encoder_->encode(count, [&](float* const* channels) { fifo_.pop(count, channels); }, write);
   }
 }
 
 // Decodes one packet into the fifo. False: the end.
-bool Soundtrack::decode_more() {
+bool FileSoundtrack::decode_more() {
   if (ended_) return false;
   PacketPtr packet = new_packet();
   const bool last = source_.read(packet.get()) < 0;
@@ -180,19 +179,6 @@ bool Soundtrack::decode_more() {
     ended_ = true;
   }
   return true;
-}
-
-void Soundtrack::send(const AVFrame* frame, const Write& write) {
-  int status = avcodec_send_frame(encoder_.get(), frame);
-  PacketPtr packet = new_packet();
-  while (status >= 0) {
-    status = avcodec_receive_packet(encoder_.get(), packet.get());
-    if (status < 0) break;
-    write(packet.get());
-    av_packet_unref(packet.get());
-  }
-  if (status < 0 && status != AVERROR(EAGAIN) && status != AVERROR_EOF)
-    throw SinkError("the sound cannot be encoded: " + ffmpeg_message(status));
 }
 
 }  // namespace refavs

@@ -1,0 +1,32 @@
+"""Results as a file of JSON lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from refavs_rt.jsonl import write_line
+
+from .base import Output
+
+if TYPE_CHECKING:
+    from refavs_rt.result import Result
+
+
+class RecordsOutput(Output):
+    """A line a frame, see `refavs_rt.jsonl`, given to the system at once: who is killed loses the last line at most."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = open(path, "w", encoding="utf-8")
+
+    @property
+    def summary(self) -> str:
+        return f"wrote {self._path}"
+
+    def write(self, result: Result) -> None:
+        write_line(self._file, result)
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
