@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from refavs_rt.ingest import Ingest, LiveIngest
 
@@ -14,6 +14,9 @@ from .painting import Painting
 
 if TYPE_CHECKING:
     from refavs_rt.result import Result
+
+
+_Self = TypeVar("_Self", bound="Output")
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Output(ABC):
         """What has happened to it since the last call: (on the source's clock, one line)."""
         return []
 
-    def __enter__(self) -> Output:
+    def __enter__(self: _Self) -> _Self:
         return self
 
     def __exit__(
