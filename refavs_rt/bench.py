@@ -121,7 +121,8 @@ def measure(model: Model, source: str | Path, figures: Figures, progress: Callab
 
 
 def _measure_decoding(model: Model, source: str | Path, figures: Figures) -> None:
-    decoding, converting = [], []
+    decoding: list[float] = []
+    converting: list[float] = []
     with open_for(model, source, max_frames=FRAMES) as opened:
         figures.source = _describe(opened)
         frames = iter(opened)
@@ -160,7 +161,9 @@ def _measure_results(model: Model, timed: Any, source: str | Path, count: int, f
 
 def _measure_overlay(model: Model, source: str | Path, count: int, figures: Figures) -> float:
     session = model.session(_TEXTS[:count])
-    converting, drawing, encoding = [], [], []
+    converting: list[float] = []
+    drawing: list[float] = []
+    encoding: list[float] = []
     with tempfile.TemporaryDirectory() as folder, open_for(model, source, max_frames=FRAMES) as opened:
         painter = Overlay(opened.height, opened.width, model.run.presence_threshold)
         pace = _Pace()

@@ -27,7 +27,9 @@ class Block(NamedTuple):
 
 
 def blocks(path: Path) -> list[Block]:
-    found, heading, fence = [], "", None
+    found: list[Block] = []
+    heading = ""
+    fence: tuple[int, str, list[str]] | None = None
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if fence is None and line.startswith("#"):
             heading = line.lstrip("# ")
