@@ -84,6 +84,11 @@ class Comparison:
         """What is left of the ratio without the compiler's part."""
         return self.ratio(sentences) / self.compiler
 
+    def design_in_torch(self, sentences: int) -> float | None:
+        """The same by another way: the published flow's best case over ours, both in torch eager."""
+        ours = self.ours_ms(sentences, "torch")
+        return None if ours is None else self.clip_ms(sentences) / ours
+
     def _ours(self, sentences: int) -> float:
         return 1e3 * float(self.info["ours"]["onnx"][str(sentences)]["median"])
 

@@ -67,7 +67,7 @@ def _pytest() -> list[str]:
     return [
         sys.executable,
         *("-u", "-m", "pytest", "benchmarks", "--benchmark-only", "-m", "not kernels_all", "--save-results"),
-        *("-v", "-o", "log_cli=true", "-o", "log_cli_level=INFO", "-o", "log_cli_format=%(message)s"),
+        "-v",
     ]
 
 

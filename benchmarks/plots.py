@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from benchmarks.comparison import Comparison
 
@@ -39,6 +39,7 @@ def plot_sentences(comparisons: Mapping[str, Comparison], out: Path) -> None:
         axes.set_ylim(top=axes.get_ylim()[1] * 1.8)
         axes.set_xticks(counts, [str(n) for n in counts])
         axes.minorticks_off()
+        axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.set_xlabel("sentences")
         axes.set_ylabel("milliseconds a frame")
     _legend_below(figure, panels[0])
@@ -83,11 +84,11 @@ def plot_engines(rows: Sequence[tuple[str, float, float]], out: Path) -> None:
     axes.barh([0], [0], color=_OURS, label="ONNX Runtime")
     axes.set_yticks(range(len(rows)), [name for name, _, _ in reversed(rows)])
     axes.tick_params(axis="y", length=0)
-    axes.set_xlim(0, 1.2)
-    axes.set_xticks([0, 0.25, 0.5, 0.75, 1.0])
+    axes.set_xlim(0, 1.2 * max(1.0, *(onnx / torch for _, onnx, torch in rows)))
+    axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     axes.set_xlabel("of what torch eager takes")
     _legend_below(figure, axes)
-    _save(figure, out)
+    _save(figure, out, grid="x")
 
 
 def number(value: float) -> str:
@@ -119,10 +120,10 @@ def _legend_below(figure: Figure, axes: Axes) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
 
 
-def _save(figure: Figure, out: Path) -> None:
+def _save(figure: Figure, out: Path, grid: Literal["both", "x"] = "both") -> None:
     """In one move."""
     for axes in figure.axes:
-        axes.grid(alpha=0.25, which="major")
+        axes.grid(alpha=0.25, axis=grid)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
     partial = out.with_name(out.name + ".partial")

@@ -7,7 +7,6 @@ and in torch eager; and the vision graph alone (backbone, pixel decoder) in both
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -23,8 +22,6 @@ from benchmarks.results import summary
 from refavs_rt.export.agreement import Agreement, compare_random
 from refavs_rt.session import Session
 
-log = logging.getLogger(__name__)
-
 SENTENCES = (1, 2, 4, 8)
 IN_TORCH = (1, 8)
 """Numbers of sentences that ours is run with in torch eager too."""
@@ -37,7 +34,9 @@ FRAMES = {"edge": 10, "full": 2}
     "preset",
     ["edge", pytest.param("full", marks=[pytest.mark.bench_full, pytest.mark.timeout(7_200)])],
 )
-def test_beside_the_published_flow(benchmark: Any, preset: str, all_cores: int) -> None:
+def test_beside_the_published_flow(
+    benchmark: Any, preset: str, all_cores: int, tell: Callable[[str], None]
+) -> None:
     net = network(preset, all_cores)
     frames, log_mel = frames_and_sound(net.config, CLIP_FRAMES + WINDOWS)
     clip = Clip(*map(torch.from_numpy, (frames, log_mel)), torch.ones(len(frames), dtype=torch.bool))
@@ -63,7 +62,8 @@ def test_beside_the_published_flow(benchmark: Any, preset: str, all_cores: int) 
         for size in (CLIP_FRAMES, 1)
     }
     best = min(at_once, key=lambda size: at_once[size])
-    log.info("%s: the published flow takes %d frames at once; seconds by size: %s", preset, best, at_once)
+    shown = ", ".join(f"{size} at once {seconds:.1f} s" for size, seconds in at_once.items())
+    tell(f"{preset}: a clip of the published flow, frames {shown}")
     flow = PublishedFlow(net.model, best)
     clips = []
     took: dict[tuple[str, int], list[float]] = defaultdict(list)
@@ -75,7 +75,7 @@ def test_beside_the_published_flow(benchmark: Any, preset: str, all_cores: int) 
                 took[key].append(seconds_of(push))
             for name, look in looks.items():
                 looked[name].append(seconds_of(look))
-        log.info("%s: %d of %d sentences, clip %.1f s", preset, n + 1, len(TEXTS), sum(clips[-1].values()))
+        tell(f"{preset}: sentence {n + 1} of {len(TEXTS)}, clip {sum(clips[-1].values()):.1f} s")
     windows = [
         flow.run(clip.ticks(i, i + CLIP_FRAMES), *(x[0] for x in sentences)).seconds
         for i in range(1, WINDOWS + 1)
