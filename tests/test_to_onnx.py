@@ -67,7 +67,10 @@ def test_no_trace_of_the_exporting_machine(exported: tuple[EEMC, Bundle]) -> Non
     for graph in GRAPHS:
         data = exported[1].read(graph_file(graph))
         assert str(Path(__file__).parents[1]).encode() not in data
-        assert b".py" not in data
+        proto = onnx.load_from_string(data)
+        for tensor in proto.graph.initializer:
+            tensor.ClearField("raw_data")  # any bytes may be in it
+        assert b".py" not in proto.SerializeToString()
 
 
 def test_agreement_counts_flipped_pixels() -> None:
