@@ -229,7 +229,7 @@ def test_a_receiver_that_reads_nothing_holds_nothing_up() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (360, 640, 3), np.uint8)
     with stalled() as url:
         push = Push(url, 640, 360, frame_rate=25.0)
-        told: list[tuple[float, str]] = []
+        told: list[str] = []
         began, longest, i = time.monotonic(), 0.0, 0
         while not told and time.monotonic() < began + 60:
             before = time.monotonic()
