@@ -168,7 +168,8 @@ class PublishedFlow:
 def _attention(branch: TemporalBranch) -> nn.MultiheadAttention:
     """torch's own attention over the branch's weights, which it shares."""
     attention = nn.MultiheadAttention(branch.out.in_features, branch.heads, batch_first=True)
-    attention.in_proj_weight, attention.in_proj_bias = branch.qkv.weight, branch.qkv.bias
+    for name, value in (("in_proj_weight", branch.qkv.weight), ("in_proj_bias", branch.qkv.bias)):
+        setattr(attention, name, value)
     attention.out_proj.weight, attention.out_proj.bias = branch.out.weight, branch.out.bias
     return attention.eval()
 

@@ -125,7 +125,8 @@ def test_a_callback_gets_each_result_painted_and_may_end_the_run(model: Model, t
     got: list[tuple[Result, np.ndarray]] = []
     watch(model, clip, ["a dog"], lambda one, painted: got.append((one, painted)))
     assert [one.index for one, _ in got] == list(range(22))
-    overlay = Overlay(*got[0][0].image.shape[:2], model.run.presence_threshold)
+    first = got[0][0].frame
+    overlay = Overlay(first.height, first.width, model.run.presence_threshold)
     for one, painted in got:
         np.testing.assert_array_equal(painted, overlay.paint(one.image, one.texts, one.masks, one.presence))
 
