@@ -17,6 +17,12 @@ constexpr double kSoundKept_s = 10.0;
 // A microphone that has sent nothing for so long is not waited for.
 constexpr double kSoundAlive_s = 1.0;
 constexpr auto kSlice = milliseconds(10);
+// Pictures that are kept, where nobody asks for them: those that are ready, and all.
+constexpr size_t kMostReady = 5;
+constexpr size_t kMostWaiting = 32;
+constexpr double kUsualInterval_s = 0.04;
+// Of the last time in the mean of how long the caller takes for a frame.
+constexpr double kBusyShare = 0.2;
 
 bool is_settled(LiveFeed::State state) { return state != LiveFeed::State::kOpening; }
 
@@ -64,13 +70,14 @@ LiveIngest::Status LiveIngest::wait_first(milliseconds timeout) {
     const bool settled = microphone_settled();
     std::unique_lock<std::mutex> lock(mutex_);
     if (closed_) return Status::kEnd;
-    if (newest_ && settled) {
+    if (!pictures_.empty() && settled) {
+      const AVFrame& first = *pictures_.front().frame;
       const bool across = info().orientation.transpose;
-      width_ = across ? newest_->frame->height : newest_->frame->width;
-      height_ = across ? newest_->frame->width : newest_->frame->height;
+      width_ = across ? first.height : first.width;
+      height_ = across ? first.width : first.height;
       return Status::kFrame;
     }
-    if (!newest_ && camera_->state() == LiveFeed::State::kEnded) {
+    if (pictures_.empty() && camera_->state() == LiveFeed::State::kEnded) {
       lock.unlock();
       throw IngestError(path() + ": no picture in it could be decoded");
     }
@@ -80,30 +87,43 @@ LiveIngest::Status LiveIngest::wait_first(milliseconds timeout) {
 }
 
 LiveIngest::Status LiveIngest::next(Frame* frame, milliseconds timeout) {
-  const auto until = Clock::now() + timeout;
+  const auto called = Clock::now();
+  if (next_index_ > 0) away_s_ += std::chrono::duration<double>(called - returned_at_).count();
+  const Status status = wait_next(frame, called + timeout);
+  returned_at_ = Clock::now();
+  return status;
+}
+
+LiveIngest::Status LiveIngest::wait_next(Frame* frame, Clock::time_point until) {
+  const double busy_s = busy_s_ + kBusyShare * (away_s_ - busy_s_);
+  const bool is_slow = busy_s > interval_s();
   microphone_settled();
-  if (!waiting_) {
-    if (options_.max_frames >= 0 && next_index_ >= options_.max_frames) return Status::kEnd;
-    std::unique_lock<std::mutex> lock(mutex_);
-    const auto ended = [this] {
-      const LiveFeed::State state = camera_->state();
-      return closed_ || state == LiveFeed::State::kEnded || state == LiveFeed::State::kFailed;
-    };
-    changed_.wait_until(lock, until, [&] { return newest_ || ended(); });
-    if (!newest_ && !ended()) return Status::kTimeout;
-    if (!newest_ || closed_) {
+  if (options_.max_frames >= 0 && next_index_ >= options_.max_frames) return Status::kEnd;
+  std::unique_lock<std::mutex> lock(mutex_);
+  for (;;) {
+    std::optional<Captured> taken = closed_ ? std::nullopt : take_ready(is_slow);
+    if (taken) {
+      lock.unlock();
+      if (next_index_ > 0 && options_.duration_s >= 0.0 &&
+          taken->at_s - first_at_s_ >= options_.duration_s)
+        return Status::kEnd;
+      *frame = finish(std::move(*taken));
+      busy_s_ = busy_s;
+      away_s_ = 0.0;
+      return Status::kFrame;
+    }
+    const LiveFeed::State state = camera_->state();
+    const bool ended = state == LiveFeed::State::kEnded || state == LiveFeed::State::kFailed;
+    if (closed_ || (ended && pictures_.empty())) {
       lock.unlock();
       camera_->rethrow();
       return Status::kEnd;
     }
-    waiting_ = std::exchange(newest_, std::nullopt);
+    const auto now = Clock::now();
+    if (now >= until) return Status::kTimeout;
+    // A picture becomes ready by the passing of time too.
+    changed_.wait_until(lock, pictures_.empty() ? until : std::min(until, now + kSlice));
   }
-  if (next_index_ > 0 && options_.duration_s >= 0.0 &&
-      waiting_->at_s - first_at_s_ >= options_.duration_s)
-    return Status::kEnd;
-  if (!wait_for_sound(*waiting_, until)) return Status::kTimeout;
-  *frame = finish(*std::exchange(waiting_, std::nullopt));
-  return Status::kFrame;
 }
 
 void LiveIngest::close() {
@@ -121,8 +141,8 @@ void LiveIngest::close() {
     std::lock_guard<std::mutex> sound_lock(sound_mutex_);
     if (record_) record_->finish();
   }
-  std::lock_guard<std::mutex> newest_lock(mutex_);
-  newest_.reset();
+  std::lock_guard<std::mutex> pictures_lock(mutex_);
+  pictures_.clear();
 }
 
 // Opens the default microphones one after the other, where the camera turns out to have no sound.
@@ -162,18 +182,26 @@ void LiveIngest::took_picture(FramePtr frame, double at_s) {
     at_s = last_at_s_ + 1e-3;
   }
   last_at_s_ = at_s;
-  if (newest_) ++counters_.dropped;
-  newest_ = Captured{std::move(frame), at_s};
+  pictures_.push_back(Captured{std::move(frame), at_s});
+  // Nobody asks: what is kept may be memory of the camera's own, of which it has little.
+  while (pictures_.size() > kMostReady &&
+         (pictures_.size() > kMostWaiting || is_ready(pictures_[kMostReady]))) {
+    pictures_.pop_front();
+    ++counters_.dropped;
+  }
   changed_.notify_all();
 }
 
 // A camera without sound may come back with some while a microphone is in use.
 void LiveIngest::took_sound(bool from_microphone, const AVFrame& frame, double at_s) {
-  std::lock_guard<std::mutex> lock(sound_mutex_);
-  if (from_microphone != from_microphone_) return;
-  sound_.push(frame, at_s);
-  if (recorder_) recorder_->push(frame, at_s);
-  sound_came_s_ = now_s();
+  {
+    std::lock_guard<std::mutex> lock(sound_mutex_);
+    if (from_microphone != from_microphone_) return;
+    sound_.push(frame, at_s);
+    if (recorder_) recorder_->push(frame, at_s);
+    sound_came_s_ = now_s();
+  }
+  changed();
 }
 
 void LiveIngest::listen_to_microphone(bool microphone) {
@@ -210,24 +238,34 @@ int64_t LiveIngest::hop_of(const Captured& captured) const {
       static_cast<int64_t>(std::floor((captured.at_s + options_.audio_offset_s) * kHopsPerSecond)));
 }
 
-// False: it may still come.
-bool LiveIngest::wait_for_sound(const Captured& captured, Clock::time_point until) {
-  const int64_t hop = hop_of(captured);
-  const double latest_s = captured.at_s + options_.audio_offset_s + options_.capture.latency_s;
-  while (sound_is_alive() && !mel_.wait(hop, milliseconds(0))) {
-    if (now_s() >= latest_s) {
-      std::lock_guard<std::mutex> lock(mutex_);
-      ++counters_.sound_late;
-      return true;
-    }
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      if (closed_) return true;
-    }
-    if (Clock::now() >= until) return false;
-    mel_.wait(hop, kSlice);
+bool LiveIngest::has_its_sound(const Captured& captured) {
+  return mel_.wait(hop_of(captured), milliseconds(0));
+}
+
+bool LiveIngest::is_ready(const Captured& captured) {
+  return !sound_is_alive() || has_its_sound(captured) ||
+         now_s() >= captured.at_s + options_.audio_offset_s + options_.capture.latency_s;
+}
+
+// The oldest picture that is ready, or the newest, and then those before it are dropped.
+std::optional<LiveIngest::Captured> LiveIngest::take_ready(bool newest) {
+  size_t ready = 0;
+  while (ready < pictures_.size() && is_ready(pictures_[ready])) ++ready;
+  if (ready == 0) return std::nullopt;
+  for (size_t i = 1; newest && i < ready; ++i) {
+    pictures_.pop_front();
+    ++counters_.dropped;
   }
-  return true;
+  Captured taken = std::move(pictures_.front());
+  pictures_.pop_front();
+  if (sound_is_alive() && !has_its_sound(taken)) ++counters_.sound_late;
+  return taken;
+}
+
+// From one picture of the camera to the next.
+double LiveIngest::interval_s() const {
+  const double rate = info().frame_rate;
+  return rate > 0.0 ? 1.0 / rate : kUsualInterval_s;
 }
 
 bool LiveIngest::sound_is_alive() const { return now_s() - sound_came_s_ < kSoundAlive_s; }
@@ -274,7 +312,7 @@ LiveCounters LiveIngest::counters() const {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     counters = counters_;
-    counters.queue_depth = newest_ ? 1 : 0;
+    counters.queue_depth = static_cast<int64_t>(pictures_.size());
   }
   counters.camera = camera_->counters();
   counters.camera_drift_ppm = camera_->drift_ppm();

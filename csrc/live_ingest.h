@@ -5,6 +5,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -32,12 +33,12 @@ struct LiveOptions : FrameOptions {
 
 struct LiveCounters {
   FeedCounters camera;
-  FeedCounters microphone;  // zeros where the camera's own sound is used
-  int64_t delivered = 0;    // frames handed out
-  int64_t dropped = 0;      // pictures decoded that a newer one replaced before they were asked for
-  int64_t repaired_pts = 0;           // frames whose time was not after the last one's
-  int64_t sound_late = 0;             // frames whose sound had not come when they had to go
-  int64_t queue_depth = 0;            // pictures that wait: 0 or 1
+  FeedCounters microphone;   // zeros where the camera's own sound is used
+  int64_t delivered = 0;     // frames handed out
+  int64_t dropped = 0;       // pictures decoded that newer ones replaced before they were asked for
+  int64_t repaired_pts = 0;  // frames whose time was not after the last one's
+  int64_t sound_late = 0;    // frames whose sound had not come when they had to go
+  int64_t queue_depth = 0;   // pictures that wait, for their sound or to be asked for
   int64_t audio_gap_samples = 0;      // 16 kHz samples without sound
   int64_t audio_overlap_samples = 0;  // 16 kHz samples that came twice and were left out
   double camera_drift_ppm = 0.0;      // how much faster than ours the device's clock runs
@@ -45,10 +46,11 @@ struct LiveCounters {
   double sound_error_s = 0.0;  // between where sound belongs and where it is
 };
 
-// The newest picture wins: one that is not asked for before the next has come is dropped. The
-// stream's clock is the machine's monotonic one, from 0 when this is made; a frame's time is when
-// it was captured, as far as its source tells. A frame goes out as soon as its sound is there, or
-// latency_s after its capture.
+// The stream's clock is the machine's monotonic one, from 0 when this is made; a frame's time is
+// when it was captured, as far as its source tells. A frame is ready as soon as its sound is there,
+// or latency_s after its capture. Who takes less time for one than the camera gets them one after
+// the other, also where their sound comes in bursts; to who is slower the newest that is ready
+// goes, and those before it are dropped.
 //
 // A lost source is opened again in the background; frames go on with what there is. Sound that is
 // missing is counted, and a window that has none at all comes as no sound.
@@ -104,7 +106,11 @@ class LiveIngest {
   void restart_sound();
   bool microphone_settled();
   int64_t hop_of(const Captured& captured) const;
-  bool wait_for_sound(const Captured& captured, std::chrono::steady_clock::time_point until);
+  Status wait_next(Frame* frame, std::chrono::steady_clock::time_point until);
+  bool has_its_sound(const Captured& captured);
+  bool is_ready(const Captured& captured);
+  std::optional<Captured> take_ready(bool newest);
+  double interval_s() const;
   bool sound_is_alive() const;
   Frame finish(Captured captured);
   void changed();
@@ -127,13 +133,15 @@ class LiveIngest {
   std::shared_ptr<PictureConverter> converter_;
   int64_t next_index_ = 0;
   double first_at_s_ = 0.0;
-  std::optional<Captured> waiting_;               // taken, its sound not there yet
+  std::chrono::steady_clock::time_point returned_at_;
+  double away_s_ = 0.0;  // that the caller has been elsewhere since the last frame
+  double busy_s_ = 0.0;  // the same of the frames before, in the mean
   std::vector<std::string> default_microphones_;  // still to be tried
   bool said_no_sound_ = false;
 
   mutable std::mutex mutex_;  // those below
   std::condition_variable changed_;
-  std::optional<Captured> newest_;
+  std::deque<Captured> pictures_;  // in order; none is ready before one that is older
   double last_at_s_ = -1e9;
   bool closed_ = false;
   LiveCounters counters_;

@@ -12,17 +12,16 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .contract import GRAPHS
 from .ingest import Ingest, LiveIngest
+from .masker import Masker
 from .render import Overlay
 from .result import Result
-from .session import Model, Prediction
+from .session import Model
 from .sink import OverlayWriter
 from .stream import open_for, run_session
 
@@ -153,10 +152,11 @@ def _measure_results(model: Model, timed: Any, source: str | Path, count: int, f
     for graph in ("vision", "audio"):
         figures.stages_ms[graph] += _warm(timed.take(graph))
     figures.stages_ms[f"step, {_sentences(count)}"] = _warm(timed.take("step"))
+    masker = Masker(replace(model.run, presence_threshold=0.0))
+    masker.add(count)
     for result in results:
-        all_fit = Prediction(result.mask_logits, np.ones_like(result.presence), False)
         with _kept(figures.stages_ms[f"masks, {_sentences(count)}"]):
-            session.result(result.frame, all_fit)
+            masker.masks(result.mask_logits, result.presence, result.frame)
     return pace.per_second()
 
 

@@ -216,8 +216,8 @@ class Session:
     and so has the clock; the memory is kept. After a gap of more than `RunConfig.reset_gap_s` the memory begins anew: all that
     it holds is older than what the network was trained to look back on.
 
-    `push` takes what a camera gives; `predict` what the network takes. `see` belongs to one thread at a time, and everything
-    else to one thread at a time, which may be another.
+    `push` takes what a camera gives; `predict` what the network takes. `see` is for one thread at a time; sentences may come,
+    change and go from any thread, and do so between two frames.
     """
 
     def __init__(self, model: Model, texts: Sequence[str] = ()) -> None:
@@ -232,6 +232,8 @@ class Session:
         self._clock = MemoryClock(model.config.memory_hz)
         self._masker = Masker(model.run)
         self._pushed: Pushed | None = None
+        self.between_frames = threading.RLock()
+        """Held while sentences run on a frame, and while they come, change and go."""
         if isinstance(texts, str):
             raise TypeError("give a list of sentences, not one string")
         self.add(*texts)
@@ -247,9 +249,10 @@ class Session:
         """
         if not texts:
             return
-        self.sentences.add(self.model.read(texts))
-        self._masker.add(len(texts))
-        self.texts += texts
+        with self.between_frames:
+            self.sentences.add(self.model.read(texts))
+            self._masker.add(len(texts))
+            self.texts += texts
 
     def change(self, index: int, text: str) -> None:
         """Ask for another sentence in the place of the one at `index`. It remembers nothing yet.
@@ -258,10 +261,11 @@ class Session:
             IndexError: there is none.
             ValueError, TypeError, BundleError: as `add`. Nothing is changed then.
         """
-        self._check_index(index)
-        self.sentences.replace(index, {name: x[0] for name, x in self.model.read([text]).items()})
-        self._masker.forget(index)
-        self.texts[index] = text
+        with self.between_frames:
+            self._check_index(index)
+            self.sentences.replace(index, {name: x[0] for name, x in self.model.read([text]).items()})
+            self._masker.forget(index)
+            self.texts[index] = text
 
     def remove(self, index: int) -> None:
         """Ask no longer for the sentence at `index`; later ones move up.
@@ -269,10 +273,11 @@ class Session:
         Raises:
             IndexError: there is none.
         """
-        self._check_index(index)
-        self.sentences.remove(index)
-        self._masker.remove(index)
-        del self.texts[index]
+        with self.between_frames:
+            self._check_index(index)
+            self.sentences.remove(index)
+            self._masker.remove(index)
+            del self.texts[index]
 
     def _check_index(self, index: int) -> None:
         if not 0 <= index < len(self.texts):
@@ -320,8 +325,7 @@ class Session:
         if self._pushed is None:
             self._pushed = Pushed(self.model.config)
         taken = self._pushed.take(frame, audio, t, rate_hz)
-        prediction = self.predict(taken.tensor, taken.log_mel, taken.pts_s)
-        result = self.result(taken, prediction)
+        result = self.result(taken, self.see(taken.tensor, taken.log_mel, taken.pts_s))
         return replace(result, latency_ms=(time.perf_counter() - started) * 1e3)
 
     def predict(
@@ -375,31 +379,40 @@ class Session:
         Raises:
             BundleError: as `predict`.
         """
-        if seen.begins_anew:
-            self._forget_sentences()
-        with self.model.turn:
-            groups = [
-                self.model.engine.step({**seen.feeds, **sentences})
-                for sentences in self._groups.of(self.sentences.feeds())
-            ]
-        step = together(groups) if groups else self._nothing()
-        if not np.isfinite(step["mask_logits"].sum() + step["presence"].sum()):
-            raise BundleError(
-                f"{self.model.bundle.path}: the model returned NaN or infinity; export a sound checkpoint"
-            )
-        if seen.tick and self.texts:
-            self.sentences.commit(step, *seen.tick)
+        with self.between_frames:
+            if seen.begins_anew:
+                self._forget_sentences()
+            with self.model.turn:
+                groups = [
+                    self.model.engine.step({**seen.feeds, **sentences})
+                    for sentences in self._groups.of(self.sentences.feeds())
+                ]
+            step = together(groups) if groups else self._nothing()
+            if not np.isfinite(step["mask_logits"].sum() + step["presence"].sum()):
+                raise BundleError(
+                    f"{self.model.bundle.path}: the model returned NaN or infinity; export a sound checkpoint"
+                )
+            if seen.tick and self.texts:
+                self.sentences.commit(step, *seen.tick)
         return Prediction(step["mask_logits"], step["presence"], seen.tick is not None)
 
-    def result(self, frame: SeenFrame, prediction: Prediction) -> Result:
-        """What people are shown of a prediction: masks at the frame's own size, of the sentences that something fits."""
+    def result(self, frame: SeenFrame, seen: Seen) -> Result:
+        """`answer`, as people are shown it: masks at the frame's own size, of the sentences that something fits.
+
+        Raises:
+            BundleError: as `predict`.
+        """
+        with self.between_frames:
+            prediction = self.answer(seen)
+            masks = self._masker.masks(prediction.mask_logits, prediction.presence, frame)
+            texts = tuple(self.texts)
         return Result(
             index=frame.index,
             pts_s=frame.pts_s,
             frame=frame,
-            texts=tuple(self.texts),
+            texts=texts,
             presence=prediction.presence,
-            masks=self._masker.masks(prediction.mask_logits, prediction.presence, frame),
+            masks=masks,
             mask_logits=prediction.mask_logits,
             latency_ms=0.0,
         )

@@ -96,7 +96,7 @@ def run_session(
     of its own. A source without an end waits for nobody; a file waits for the caller.
 
     Args:
-        session: with its sentences; it belongs to the threads until the last result.
+        session: with its sentences, which may change meanwhile; results that are on their way have the old ones.
         source: is closed at the end.
         on_notice: as `Model.stream` takes it.
         controls: of this session; what they are asked for is done between two frames. While they are paused a file waits and the
@@ -194,7 +194,7 @@ def _answer(
             if live and item.seen.tick is None and _is_overdue(session, live, item.frame):
                 session.overdue += 1
                 continue
-            result = session.result(item.frame, session.answer(item.seen))
+            result = session.result(item.frame, item.seen)
             latency_s = live.now_s - item.frame.pts_s if live else time.perf_counter() - item.started
             yield replace(result, latency_ms=latency_s * 1e3)
 

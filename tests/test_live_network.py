@@ -217,6 +217,25 @@ def test_a_server_of_another_protocol_is_gone_on_with(scheme: str) -> None:
     assert times == sorted(times)
 
 
+def test_pictures_wait_for_sound_that_comes_in_bursts() -> None:
+    """An MPEG-TS of FFmpeg packs six frames of AAC together: 130 ms of sound at once, for three pictures that came before."""
+    address = f"tcp://127.0.0.1:{free_port()}"
+    with (
+        ffmpeg_server("-f", "mpegts", "-flush_packets", "1", f"{address}?listen=1"),
+        open_when_ready(address, latency_s=0.4) as source,
+    ):
+        frames_until(source, has_sound, 10)
+        before = source.counters
+        frames = frames_for(source, 4.0)
+        after = source.counters
+    came = after["decoded"] - before["decoded"]
+    assert came >= 60
+    assert len(frames) >= 0.85 * came, f"{len(frames)} of {came} pictures"
+    assert sum(has_sound(frame) for frame in frames) >= 0.9 * len(frames)
+    times = [frame.pts_s for frame in frames]
+    assert times == sorted(times)
+
+
 class Relay:
     """Passes datagrams on, all but every `lose`th; none at all where that is 1."""
 
