@@ -169,7 +169,7 @@ def _attention(branch: TemporalBranch) -> nn.MultiheadAttention:
     """torch's own attention over the branch's weights, which it shares."""
     attention = nn.MultiheadAttention(branch.out.in_features, branch.heads, batch_first=True)
     attention.in_proj_weight, attention.in_proj_bias = branch.qkv.weight, branch.qkv.bias
-    attention.out_proj.weight, attention.out_proj.bias = branch.out.weight, branch.out.bias
+    attention.out_proj = branch.out  # type: ignore[assignment]  # it takes the weights of it, and no more
     return attention.eval()
 
 

@@ -7,6 +7,7 @@ and in torch eager; and the vision graph alone (backbone, pixel decoder) in both
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -39,7 +40,8 @@ def test_beside_the_published_flow(
 ) -> None:
     net = network(preset, all_cores)
     frames, log_mel = frames_and_sound(net.config, CLIP_FRAMES + WINDOWS)
-    clip = Clip(*map(torch.from_numpy, (frames, log_mel)), torch.ones(len(frames), dtype=torch.bool))
+    has_sound = torch.ones(len(frames), dtype=torch.bool)
+    clip = Clip(torch.from_numpy(frames), torch.from_numpy(log_mel), has_sound)
     sentences = [torch.from_numpy(x) for x in net.session_model().tokenizer.encode(TEXTS)]
     check(net, clip, sentences)
 
@@ -51,7 +53,7 @@ def test_beside_the_published_flow(
     pushes = {key: pusher(session, frames, log_mel) for key, session in ours.items()}
     seen = {**ours["onnx", 1].shared.feeds(), "frame": frames[:1]}
     looks: dict[str, Callable[[], object]] = {
-        engine.name: lambda engine=engine: engine.vision(seen) for engine in (net.onnx, net.torch_engine)
+        engine.name: functools.partial(engine.vision, seen) for engine in (net.onnx, net.torch_engine)
     }
     for call in (*pushes.values(), *looks.values()):
         call()
