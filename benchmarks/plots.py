@@ -23,10 +23,10 @@ def plot_sentences(comparisons: Mapping[str, Comparison], out: Path) -> None:
     panels = figure.subplots(1, len(comparisons), squeeze=False)[0]
     for axes, (preset, figures) in zip(panels, comparisons.items(), strict=True):
         counts = figures.sentences
-        lines: dict[str, tuple[list[Any], str, str]] = {
+        lines: dict[str, tuple[list[float], str, str]] = {
             "published flow, live": ([figures.live_ms(n) for n in counts], _LIVE, "s"),
             "published flow, its best case": ([figures.clip_ms(n) for n in counts], _BEST, "^"),
-            "ours": ([figures.ours_ms(n) for n in counts], _OURS, "o"),
+            "ours": ([figures.ours_ms(n) or 0.0 for n in counts], _OURS, "o"),
         }
         for label, (values, colour, marker) in lines.items():
             axes.plot(counts, values, color=colour, marker=marker, label=label)

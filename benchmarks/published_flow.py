@@ -166,11 +166,12 @@ class PublishedFlow:
 
 
 def _attention(branch: TemporalBranch) -> nn.MultiheadAttention:
-    """torch's own attention over the branch's weights, which it shares."""
-    attention = nn.MultiheadAttention(branch.out.in_features, branch.heads, batch_first=True)
-    for name, value in (("in_proj_weight", branch.qkv.weight), ("in_proj_bias", branch.qkv.bias)):
-        setattr(attention, name, value)
-    attention.out_proj.weight, attention.out_proj.bias = branch.out.weight, branch.out.bias
+    """torch's own attention with the branch's weights."""
+    width, dtype = branch.out.in_features, branch.out.weight.dtype
+    attention = nn.MultiheadAttention(width, branch.heads, batch_first=True, dtype=dtype)
+    weights = {f"in_proj_{name}": value for name, value in branch.qkv.state_dict().items()}
+    weights |= {f"out_proj.{name}": value for name, value in branch.out.state_dict().items()}
+    attention.load_state_dict(weights)
     return attention.eval()
 
 

@@ -97,8 +97,8 @@ class Results:
 
     def has(self, name: str) -> bool:
         """Whether this benchmark was measured at this very commit."""
-        found = self.benchmarks.get(name)
-        return found is not None and not (self._dirty or found["dirty"]) and found["commit"] == self._commit
+        found = self.benchmarks.get(name, {"dirty": True})
+        return not self._dirty and not found["dirty"] and found["commit"] == self._commit
 
     def add(self, name: str, seconds: Sequence[float], info: Mapping[str, Any]) -> None:
         """Keep one, in the file too, which is replaced in one move."""

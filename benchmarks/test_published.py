@@ -40,9 +40,8 @@ def test_beside_the_published_flow(
 ) -> None:
     net = network(preset, all_cores)
     frames, log_mel = frames_and_sound(net.config, CLIP_FRAMES + WINDOWS)
-    clip = Clip(
-        torch.from_numpy(frames), torch.from_numpy(log_mel), torch.ones(len(frames), dtype=torch.bool)
-    )
+    has_sound = torch.ones(len(frames), dtype=torch.bool)
+    clip = Clip(torch.from_numpy(frames), torch.from_numpy(log_mel), has_sound)
     sentences = [torch.from_numpy(x) for x in net.session_model().tokenizer.encode(TEXTS)]
     check(net, clip, sentences)
 
