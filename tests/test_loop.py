@@ -9,6 +9,7 @@ import math
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from refavs_rt.config import EDGE, TEST
 from refavs_rt.model.text import TextEncoder, minilm_folder
 from refavs_rt.tokenizer import Tokenizer
-from refavs_rt.train import loss, step
+from refavs_rt.train import loop, loss, step
 from refavs_rt.train.batches import BatchConfig
 from refavs_rt.train.checkpoint import (
     LOSSES,
@@ -36,6 +37,7 @@ from refavs_rt.train.disk_batches import DiskSource
 from refavs_rt.train.distributed import World, alone
 from refavs_rt.train.flags import field_docs
 from refavs_rt.train.loop import TrainConfig, Trainer, TrainingError
+from refavs_rt.train.plot import plot
 from refavs_rt.train.run_settings import StartedWith, settings_of, started_with
 from refavs_rt.train.shares import Share, Shares, split
 from refavs_rt.train.step import Skipped, StepResult
@@ -64,8 +66,17 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tree(tmp_path_factory.mktemp("tree"))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _no_picture_of_a_curve() -> Iterator[None]:
+    """Only the run that a person starts draws one: it takes longer than all else."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "plot", lambda *_: None)
+        yield
+
+
 def trainer(out: Path, tree: Path, **changes: Any) -> Trainer:
-    return Trainer(out, TEST, TrainConfig(**{**SHORT, **changes}), DiskSource(tree))
+    source = DiskSource(tree, tree.with_name("log-mels"))
+    return Trainer(out, TEST, TrainConfig(**{**SHORT, **changes}), source)
 
 
 def table(folder: Path) -> list[dict[str, str]]:
@@ -451,6 +462,7 @@ def test_it_learns(tree: Path, tmp_path: Path) -> None:
 def test_a_person_trains_from_the_command_line(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(loop, "plot", plot)
     monkeypatch.chdir(tmp_path)
     flags = "--preset test --out run --steps 10 --save-every 10 --image-size 64 --validation-clips 1 --sentences 2"
     assert (
