@@ -43,7 +43,7 @@ bench-full: dev ## in the background all benchmarks, the preset full and the pub
 bench-report: dev ## docs/benchmarks.md and its plots from the figures that are kept
 	@$(BIN)/python -m benchmarks.report $(ARGS)
 
-soak: dev ## half an hour of a live camera and microphone with a fault every minute: soak/soak.png
+soak: dev ## half an hour of the live runtime with a fault every minute, and viewers: soak/soak.png
 	@$(BIN)/python -m benchmarks.soak $(ARGS)
 
 kernels-all: dev ## the kernels' tests in every combination, in Triton's interpreter: hours
