@@ -110,7 +110,7 @@ def run_stream(
     logs.result(_log, summary.to_text(), **summary.to_fields())
     for output in outputs:
         if output.summary:
-            logs.result(_log, output.summary)
+            logs.result(_log, output.summary, **output.fields)
     return 128 + stop.number if stop.number else DONE
 
 
@@ -209,7 +209,7 @@ def _page(session: Session, source: Ingest | LiveIngest, wanted: Wanted, metrics
     from .serve.address import DEFAULT_PORT, PortTakenError, parse_address
     from .serve.page import Page
 
-    host, port = parse_address(wanted.serve or "")
+    host, port = parse_address(wanted.serve or "", DEFAULT_PORT)
     threshold = session.model.run.presence_threshold
     controls, overlay = Controls(session), Overlay(source.height, source.width, threshold)
 

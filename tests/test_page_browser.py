@@ -89,7 +89,7 @@ def stream(port: int) -> Iterator[str]:
     finally:
         child.terminate()
         child.communicate(timeout=30)
-        assert child.returncode == 130
+        assert child.returncode == 143
 
 
 def wait(what: str, is_so: Callable[[], Any], limit_s: float = 40.0) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -169,7 +170,10 @@ def test_leaving_early_closes_the_source(model: Model, clip: Path) -> None:
     next(results)
     assert threads() > before
     results.close()  # type: ignore[attr-defined]
-    assert threads() == before
+    until = time.monotonic() + 10
+    while threads() > before and time.monotonic() < until:  # a thread that was joined is still on its way out
+        time.sleep(0.01)
+    assert threads() <= before
     with pytest.raises(StopIteration):
         next(results)
 

@@ -97,7 +97,7 @@ def _loaded_libavformat() -> ctypes.CDLL | None:
 
     for line in Path("/proc/self/maps").read_text().splitlines():
         path = line.partition("/")[2]
-        if "libavformat" in path:
+        if "/libavformat.so." in path:  # packages bring others, under names of their own
             return ctypes.CDLL(f"/{path}")
     return None
 

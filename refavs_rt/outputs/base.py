@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
@@ -54,6 +54,11 @@ class Output(ABC):
     def summary(self) -> str:
         """What became of it, in one line, once it is closed; empty where there is nothing to say."""
         return ""
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """What of the summary machines want to know."""
+        return {}
 
     @abstractmethod
     def write(self, result: Result) -> None:

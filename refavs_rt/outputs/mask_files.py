@@ -6,7 +6,7 @@ import json
 import os
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -65,6 +65,10 @@ class MaskFilesOutput(Output):
     def summary(self) -> str:
         left_out = f", {self.dropped} frames left out" if self.dropped else ""
         return f"wrote {self._folder}{left_out}"
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        return {"path": str(self._folder)}
 
     def write(self, result: Result) -> None:
         self._rethrow()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,10 @@ class OverlayOutput(Output):
     @property
     def summary(self) -> str:
         return f"wrote {self._path}"
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        return {"path": str(self._path)}
 
     def write(self, result: Result) -> None:
         self._writer.write(self._painting.of(result), result.pts_s)

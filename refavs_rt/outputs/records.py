@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,10 @@ class RecordsOutput(Output):
     @property
     def summary(self) -> str:
         return f"wrote {self._path}"
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        return {"path": str(self._path)}
 
     def write(self, result: Result) -> None:
         write_line(self._file, result)

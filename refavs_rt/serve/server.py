@@ -45,6 +45,7 @@ class Server:
         self._server = uvicorn.Server(
             uvicorn.Config(
                 Access(application, host, self._socket.getsockname()[1], token),
+                log_config=None,
                 log_level="error",
                 access_log=False,
                 lifespan="off",
