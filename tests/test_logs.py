@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import io
 import json
 import logging
 import os
@@ -66,6 +67,33 @@ def test_text_is_what_people_read(capsys: pytest.CaptureFixture[str]) -> None:
     assert said.out == "100 % done\n"
     assert (
         said.err == "note: a note\n12.3 s: lost: the camera\nframe 1\nwarning: it is odd\nerror: it fails\n"
+    )
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_what_is_said_on_a_terminal_takes_the_place_of_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results stand on lines of their own, also where stdout is the same terminal."""
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setattr("sys.stdout", terminal)
+    with logs.to_stderr():
+        LOG.warning("before")
+        logs.progress(LOG, "frame 1")
+        logs.progress(LOG, "frame 2")
+        LOG.warning("odd")
+        LOG.warning("odder")
+        logs.progress(LOG, "frame 3")
+        logs.result(LOG, "done")
+        logs.progress(LOG, "frame 4")
+    assert terminal.getvalue() == (
+        "warning: before\n"
+        "\rframe 1\x1b[K\rframe 2\x1b[K\rwarning: odd\x1b[K\nwarning: odder\n"
+        "\rframe 3\x1b[K\ndone\n"
+        "\rframe 4\x1b[K\n"
     )
 
 
