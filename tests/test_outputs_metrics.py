@@ -131,9 +131,10 @@ def test_an_address_that_others_reach_needs_a_token() -> None:
 
 def test_the_page_has_them_too(tmp_path: Path) -> None:
     model = load(write_tiny_bundle(tmp_path / "tiny").path)
-    page: Page | None = None
-    output = metrics(viewers=lambda: page.viewers if page else 0)
+    pages: list[Page] = []
+    output = metrics(viewers=lambda: sum(page.viewers for page in pages))
     with Page(Controls(model.session()), Overlay(90, 160, 0.5), 0.5, port=0, metrics=output.text) as page:
+        pages.append(page)
         url = page.url + "metrics"
         assert samples(get(url)[2])["refavs_viewers"] == 0
         with watch(page) as viewer:
@@ -173,4 +174,5 @@ def test_the_command_answers_while_it_runs(tmp_path: Path) -> None:
             assert found["process_resident_memory_bytes"] > 1e7
         finally:
             run.terminate()
+            run.communicate(timeout=60)
     assert run.returncode == 130
