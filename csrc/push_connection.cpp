@@ -11,7 +11,6 @@ namespace {
 
 constexpr double kStall_s = 5.0;  // in which a receiver takes nothing
 constexpr double kGoodbye_s = 0.3;
-constexpr double kLead_s = 0.1;  // of the first picture: room for sound that begins before it
 
 double now_s() {
   using Clock = std::chrono::steady_clock;
@@ -95,7 +94,7 @@ void PushConnection::send(const std::vector<uint8_t>& picture, double pts_s) {
   deadline_->within(kStall_s);
   if (!sends_) {
     sends_ = true;
-    begin_s_ = pts_s - kLead_s;
+    begin_s_ = pts_s;
     if (sound_) {
       sound_->begin(pts_s);
       sound_->write_until(pts_s, [](AVPacket*) {});  // while nobody was there
@@ -114,7 +113,7 @@ void PushConnection::write(AVPacket* packet, AVStream* stream, AVRational time_b
     const int64_t begin = std::llround(begin_s_ * time_base.den / time_base.num);
     packet->pts -= begin;
     packet->dts -= begin;
-    if (packet->dts < 0) return;
+    if (packet->dts < 0) return;  // FLV takes nothing that is earlier than its first packet
   }
   av_packet_rescale_ts(packet, time_base, stream->time_base);
   int status = av_write_frame(output_.get(), packet);

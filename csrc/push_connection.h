@@ -29,7 +29,7 @@ class Deadline {
 };
 
 // Sends what is encoded by an encoder of its own, so a receiver begins with a key frame; times
-// begin near 0. Not thread-safe.
+// begin at 0. Not thread-safe.
 class PushConnection {
  public:
   // Connects. `sound` may be null. Throws SinkError with the reason alone.

@@ -42,6 +42,7 @@ def result(size: tuple[int, int] = (90, 160)) -> Any:
     return SimpleNamespace(texts=("a dog", "nothing", "noise"), masks=masks, presence=presence)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools
 def test_pycocotools_reads_the_records() -> None:
     found = result()
     records = to_coco(found, image_id=5)
@@ -84,7 +85,8 @@ def test_detections_are_the_masks_that_are_not_empty() -> None:
 
 
 def test_the_example_for_supervision() -> None:
-    supervision = pytest.importorskip("supervision")
+    import supervision
+
     code = example("supervision")
     assert len(code.strip().splitlines()) == 2
     names: dict[str, Any] = {"result": result()}
@@ -100,6 +102,7 @@ def test_the_example_for_supervision() -> None:
     assert len(names["detections"]) == 0
 
 
+@pytest.mark.filterwarnings("ignore::refavs_rt.tokenizer.SentenceCutWarning")  # the tiny model reads few words
 @pytest.mark.parametrize("word", ["model.stream(", "watch("])
 def test_the_examples_in_python_run_as_they_stand(
     word: str,

@@ -174,4 +174,5 @@ def test_the_command_answers_while_it_runs(tmp_path: Path) -> None:
             assert found["process_resident_memory_bytes"] > 1e7
         finally:
             run.terminate()
+            run.communicate(timeout=60)
     assert run.returncode == 130

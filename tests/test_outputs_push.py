@@ -19,8 +19,8 @@ from refavs_rt.cli import main
 from refavs_rt.ingest import LiveIngest, open_live
 from refavs_rt.sink import SinkError, sound_of
 
-from .clips import ffmpeg, probe, sweep, test_pattern
-from .flash_and_beep import flashes_s, skews_s
+from .clips import decode_rgb, ffmpeg, probe, sweep, test_pattern
+from .flash_and_beep import skews_s
 from .live_servers import SYSTEM_PYTHON, needs_rtsp
 from .live_sources import BEEP, FLASH
 from .processes import free_port, running
@@ -164,7 +164,8 @@ def test_rtsp(tmp_path: Path) -> None:
         while int(probe(pictures, "-count_packets", "-show_streams")["streams"][0]["nb_read_packets"]) < 80:
             assert time.monotonic() < until
             time.sleep(0.1)
-        assert len(flashes_s(pictures, 64, 64)) >= 2
+        light = decode_rgb(pictures, 64, 64).mean(axis=(1, 2, 3)) > 128
+        assert np.count_nonzero(np.diff(light)) >= 4, "two flashes"
         assert (tmp_path / "sound.aac").stat().st_size > 1_000
 
 
@@ -242,7 +243,7 @@ def test_a_receiver_that_reads_nothing_holds_nothing_up() -> None:
         assert "nothing is taken there" in told[0]
         assert longest < 1.0, "a picture is copied, and that is all"
         counted = push.counters
-        assert counted["dropped"] > 0.5 * i and counted["sent"] + counted["dropped"] <= i
+        assert counted["dropped"] > 50 and counted["sent"] + counted["dropped"] <= i
         assert closing_s(push) < 1.0
 
 

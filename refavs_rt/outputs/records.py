@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class RecordsOutput(Output):
-    """A line a frame, see `refavs_rt.jsonl`, given to the system at once: who is killed loses the last line at most."""
+    """A line a frame, see `refavs_rt.jsonl`, given to the system at once: a killed process loses its last line at most."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
