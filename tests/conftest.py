@@ -39,9 +39,8 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def shared_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
     """pytest's own folder of this run, of which each of several processes has a part; pytest removes it some runs later."""
-    if hasattr(
-        request.config, "workerinput"
-    ):  # the mark of such a process; its environment is its children's too
+    # The mark of such a process; of its environment nothing is, which programs that it starts have too.
+    if hasattr(request.config, "workerinput"):
         os.environ[VARIABLE] = str(tmp_path_factory.getbasetemp().parent)
 
 

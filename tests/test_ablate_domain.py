@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
+from refavs_rt.train.ablate import domain
 from refavs_rt.train.ablate.domain import BASELINE, CONDITIONS, Four, Fours, exchanged
 from refavs_rt.train.material import Pack
 from refavs_rt.train.material.pack import decode_sound, encode_sound
@@ -14,6 +16,14 @@ from refavs_rt.train.scenes import SceneGenerator
 
 from .scene_evidence import Evidence
 from .scene_oracle import judge
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_scenes() -> Iterator[None]:
+    """Nearly every scene of plain shapes will do, so few are looked at."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(domain, "_SCENES_A_CLIP", 2)
+        yield
 
 
 @pytest.fixture(scope="module")

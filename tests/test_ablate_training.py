@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -11,12 +12,14 @@ from safetensors.torch import load_file
 
 from refavs_rt.config import TEST
 from refavs_rt.model.run_folder import load_config
+from refavs_rt.train import loop
 from refavs_rt.train.ablate import training
 from refavs_rt.train.ablate.training import COMPONENTS, MODALITIES, TrainingSettings, train_variants
+from refavs_rt.train.batches import BatchConfig
 from refavs_rt.train.checkpoint import CheckpointError
 from refavs_rt.train.cli import main
 from refavs_rt.train.disk_batches import DiskSource
-from refavs_rt.train.loop import Trainer
+from refavs_rt.train.loop import TrainConfig, Trainer
 
 from .ref_avs_tree import write_tree
 
@@ -25,8 +28,11 @@ SWITCHES = {"cached_memory", "modality_tokens", "prompt_attention", "audio_cues"
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The network of the unit tests in place of `edge`."""
+    """The network of the unit tests in place of `edge`, small batches, and no picture of each run's curve."""
+    batch = BatchConfig(shapes=((2, 3), (3, 2)), sentences=2, decoded_ticks=2)
     monkeypatch.setattr(training, "EDGE", TEST)
+    monkeypatch.setattr(training, "TrainConfig", functools.partial(TrainConfig, batch=batch))
+    monkeypatch.setattr(loop, "plot", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
