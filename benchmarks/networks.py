@@ -64,18 +64,47 @@ class Network:
 @functools.lru_cache(maxsize=1)  # of `full` two would not fit some machines
 def network(preset: str, threads: int) -> Network:
     """The network of a preset, in as many threads in ONNX Runtime; torch's are set by the caller."""
+    model, tokenizer = _model(preset)
+    folder = _bundle_folder(preset)
+    if not folder.is_dir():
+        files = {graph_file(name): data for name, data in export_graphs(model).items()}
+        files[TOKENIZER] = tokenizer
+        write_bundle(folder, model.config, files, tools={}, training={}, parity={})
+    bundle = Bundle.open(folder)
+    return Network(model.config, model, bundle, open_engine("onnx", bundle, threads=threads))
+
+
+def is_exported(preset: str) -> bool:
+    """Whether `network` need not export anything."""
+    return _bundle_folder(preset).is_dir()
+
+
+def exported_graph(preset: str, name: str) -> bytes:
+    """One graph of the network, exported alone where there is no bundle yet."""
+    path = _bundle_folder(preset) / graph_file(name)
+    if not path.is_file():
+        path = _CACHE / f"{path.parent.name}-{path.name}"
+    if not path.is_file():
+        data = export_graphs(_model(preset)[0], names=[name])[name]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_bytes(data)
+        partial.replace(path)
+    return path.read_bytes()
+
+
+def _model(preset: str) -> tuple[EEMC, bytes]:
+    """The network, its weights as the exporter rounds them, and its tokenizer."""
     config = PRESETS[preset]
     torch.manual_seed(0)
     model, tokenizer = starting_model(config, RANDOM if config.backbone == "swin" else None)
     model.eval()
-    fold(model.backbone)  # as the exporter does, so that the weights are the bundle's
-    folder = _CACHE / f"{preset}-{_digest()}"
-    if not folder.is_dir():
-        files = {graph_file(name): data for name, data in export_graphs(model).items()}
-        files[TOKENIZER] = tokenizer
-        write_bundle(folder, config, files, tools={}, training={}, parity={})
-    bundle = Bundle.open(folder)
-    return Network(config, model, bundle, open_engine("onnx", bundle, threads=threads))
+    fold(model.backbone)
+    return model, tokenizer
+
+
+def _bundle_folder(preset: str) -> Path:
+    return _CACHE / f"{preset}-{_digest()}"
 
 
 def frames_and_sound(config: ModelConfig, ticks: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -86,6 +115,7 @@ def frames_and_sound(config: ModelConfig, ticks: int) -> tuple[NDArray[np.float3
     return frames, rng.standard_normal((ticks, PATCH_FRAMES, MEL_BINS)).astype(np.float32)
 
 
+@functools.cache
 def _digest() -> str:
     digest = hashlib.sha256(
         " ".join(

@@ -21,7 +21,7 @@ LENGTHS_S = (10, 30, 60, 300, 600)
 ROUNDS = 30
 
 
-@pytest.mark.parametrize("sentences", [1, 8])
+@pytest.mark.parametrize("sentences", [1, pytest.param(8, marks=pytest.mark.bench_full)])
 def test_length_of_stream(benchmark: Any, sentences: int) -> None:
     model = refavs_rt.load("edge")
     frames, log_mel = frames_and_sound(model.config, 16)

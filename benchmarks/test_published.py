@@ -27,7 +27,7 @@ SENTENCES = (1, 2, 4, 8)
 IN_TORCH = (1, 8)
 """Numbers of sentences that ours is run with in torch eager too."""
 WINDOWS = 2
-FRAMES = {"edge": 10, "full": 2}
+FRAMES = {"edge": 5, "full": 2}
 """Of ours that are timed beside each clip of the published flow."""
 
 

@@ -148,7 +148,7 @@ def test_end_to_end(benchmark: Any, model: Model, demo: tuple[Path, list[str]], 
     """From the file to masks at the source's size: the first seconds of the demo clip."""
 
     def stream() -> int:
-        return sum(1 for _ in model.stream(demo[0], TEXTS[:sentences], max_frames=75))
+        return sum(1 for _ in model.stream(demo[0], TEXTS[:sentences], max_frames=50))
 
     frames = benchmark.pedantic(stream, rounds=3, warmup_rounds=1)
     benchmark.extra_info["frames"] = frames

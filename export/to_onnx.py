@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import onnx
@@ -32,12 +32,14 @@ def export_graphs(
     progress: Callable[[str], None] = lambda stage: None,
     *,
     sentences: tuple[int, int] | None = None,
+    names: Sequence[str] = GRAPHS,
 ) -> dict[str, bytes]:
     """Export `model` graph by graph. The model is made compact in place first (`compact.fold`).
 
     Args:
         progress: called with each graph's name before its export.
         sentences: the smallest and the largest N that is declared to torch; None: from one to the model's limit.
+        names: of the graphs that are wanted.
 
     Returns:
         {graph name: serialised ONNX model}, all names and axes as in the contract, checked by `onnx.checker`.
@@ -45,7 +47,7 @@ def export_graphs(
     model = model.eval().float().cpu()
     fold(model.backbone)
     graphs = {}
-    for name in GRAPHS:
+    for name in names:
         progress(name)
         graphs[name] = _export(
             model, graph_specs(model.config)[name], sentences or (1, model.config.max_sentences)
