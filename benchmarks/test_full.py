@@ -1,6 +1,6 @@
 """The preset `full` in ONNX Runtime with random weights, for one sentence; graph by graph with `make bench-full`.
 
-To export all of it takes minutes. Where build/ has no bundle of it yet, a bare run exports the vision graph alone, which is nearly
+To export all of it takes minutes. Where build/ has no bundle of it yet, a bare run exports the vision graph alone, nearly
 all of a frame, and leaves the whole frame out.
 """
 
