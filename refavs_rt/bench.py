@@ -31,8 +31,8 @@ FRAMES = 60
 """Of the source, at most, in each pass."""
 
 _TEXTS = (
+    "The avocado.",
     "the sounding object",
-    "the dog that barks",
     "the first object to make a sound",
     "the silent object",
     "the object on the left",
@@ -40,6 +40,7 @@ _TEXTS = (
     "the object making the loudest sound",
     "the cat on the right of the dog",
 )
+"""The first is in the demo clip from its beginning, so that there is a mask to draw."""
 _STAGES = (
     "text, once a sentence",
     "decoding",
