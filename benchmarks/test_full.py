@@ -1,7 +1,12 @@
 """The preset `full` in ONNX Runtime with random weights, for one sentence; graph by graph with `make bench-full`.
 
+<<<<<<< HEAD
 To export all of it takes minutes. Where build/ has no bundle of it yet, a bare run exports the vision graph alone, nearly
 all of a frame, and leaves the whole frame out.
+=======
+To export all of it takes minutes. Where build/ has no bundle of it yet, a bare run exports the vision graph alone, which is
+nearly all of a frame, and leaves the whole frame out.
+>>>>>>> bench
 """
 
 from __future__ import annotations
@@ -19,9 +24,9 @@ from refavs_rt.export.graphs_engine import open_session
 
 
 @pytest.mark.timeout(900)
-def test_full_vision(benchmark: Any) -> None:
+def test_full_vision(benchmark: Any, all_cores: int) -> None:
     """Backbone, pixel decoder, and what else of a frame no sentence changes."""
-    session = open_session(exported_graph("full", "vision"))
+    session = open_session(exported_graph("full", "vision"), all_cores)
     inputs = example_inputs(graph_specs(FULL)["vision"], 1, np.random.default_rng(0), FULL.text_vocabulary)
     outputs = benchmark.pedantic(session.run, (None, inputs), rounds=3, warmup_rounds=1)
     assert all(np.isfinite(output).all() for output in outputs)

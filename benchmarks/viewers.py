@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import socket
 import threading
 import time
 from collections.abc import Sequence
@@ -65,22 +66,20 @@ def _sit(
         seen, error = 0, None
         leaves = min(until, time.monotonic() + rng.uniform(1.0, _LONGEST_VISIT_S))
         try:
-            viewer = connect(
+            with connect(
                 f"ws://{parts.netloc}/stream",
                 origin=Origin(f"http://{parts.netloc}"),
                 max_size=_LARGEST_PICTURE,
-            )
-            while (rest := leaves - time.monotonic()) > 0:
-                try:
-                    seen += isinstance(viewer.recv(timeout=rest), bytes)
-                except TimeoutError:
-                    break
-                if is_slow:
-                    time.sleep(min(_SLOW_S, max(0.0, leaves - time.monotonic())))
-            if rng.random() < 1 / 3:
-                viewer.socket.close()
-            else:
-                viewer.close()
+            ) as viewer:
+                while (rest := leaves - time.monotonic()) > 0:
+                    try:
+                        seen += isinstance(viewer.recv(timeout=rest), bytes)
+                    except TimeoutError:
+                        break
+                    if is_slow:
+                        time.sleep(min(_SLOW_S, max(0.0, leaves - time.monotonic())))
+                if rng.random() < 1 / 3:
+                    viewer.socket.shutdown(socket.SHUT_RDWR)
         except (OSError, ConnectionClosed) as raised:
             error = f"{type(raised).__name__}: {raised}"
         with lock:

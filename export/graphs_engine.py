@@ -49,9 +49,10 @@ class GraphsEngine(GraphByName):
         return dict(zip(names, self._sessions[graph].run(names, feeds), strict=True))
 
 
-def open_session(graph: bytes) -> ort.InferenceSession:
-    """One graph, ready to run."""
+def open_session(graph: bytes, threads: int = 0) -> ort.InferenceSession:
+    """One graph, ready to run in as many threads; 0 leaves that to ONNX Runtime."""
     options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
     options.log_severity_level = _ERRORS_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
