@@ -1,12 +1,7 @@
 """The preset `full` in ONNX Runtime with random weights, for one sentence; graph by graph with `make bench-full`.
 
-<<<<<<< HEAD
-To export all of it takes minutes. Where build/ has no bundle of it yet, a bare run exports the vision graph alone, nearly
-all of a frame, and leaves the whole frame out.
-=======
 To export all of it takes minutes. Where build/ has no bundle of it yet, a bare run exports the vision graph alone, which is
 nearly all of a frame, and leaves the whole frame out.
->>>>>>> bench
 """
 
 from __future__ import annotations
