@@ -102,7 +102,9 @@ def test_the_example_for_supervision() -> None:
     assert len(names["detections"]) == 0
 
 
-@pytest.mark.filterwarnings("ignore::refavs_rt.tokenizer.SentenceCutWarning")  # the tiny model reads few words
+@pytest.mark.filterwarnings(
+    "ignore::refavs_rt.tokenizer.SentenceCutWarning"
+)  # the tiny model reads few words
 @pytest.mark.parametrize("word", ["model.stream(", "watch("])
 def test_the_examples_in_python_run_as_they_stand(
     word: str,

@@ -316,7 +316,8 @@ def test_the_command_pushes_a_file_with_its_sound_and_tells_no_key(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     clip, out, port = tmp_path / "clip.mp4", tmp_path / "out.mkv", free_port()
-    ffmpeg(*test_pattern("64x64", "25", 3.0), *sweep(44_100, 3.0), "-c:v", "libx264", "-c:a", "aac", clip)
+    # Long enough that the receiver is there before it ends.
+    ffmpeg(*test_pattern("64x64", "25", 60.0), *sweep(44_100, 60.0), "-c:v", "libx264", "-c:a", "aac", clip)
     bundle = write_tiny_bundle(tmp_path / "tiny")
     url = f"rtmp://127.0.0.1:{port}/live/s3cretkey"
     with receiver(out, "-listen", "1", "-i", url) as process:
