@@ -19,7 +19,7 @@ def encode_mask(mask: Mask) -> bytes:
     np.multiply(mask.view(np.uint8), 255, out=rows[:, 1:])
     # Run lengths alone find all there is to find in a mask, and much faster.
     deflate = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
-    data = deflate.compress(rows) + deflate.flush()
+    data = deflate.compress(rows.data) + deflate.flush()
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
 

@@ -131,9 +131,7 @@ def _write(
         threshold = session.model.run.presence_threshold
         facts = Facts.of(source, threshold)
         pushing = PushOutput(push, facts) if push else None
-        metering = MetricsOutput(
-            facts, viewers=lambda: page.viewers if page else 0, push=pushing and (lambda: pushing.counters)
-        )
+        metering = MetricsOutput(facts, viewers=lambda: page.viewers if page else 0, push=pushing)
 
         def add(output: Output) -> None:
             outputs.append(files.enter_context(output))

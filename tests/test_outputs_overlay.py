@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def record(source: LiveIngest, out: Path, seconds: float) -> OverlayWriter:
     return writer
 
 
-def streams(path: Path) -> dict[str, dict[str, str]]:
+def streams(path: Path) -> dict[str, dict[str, Any]]:
     found = probe(path, "-count_frames", "-show_streams")["streams"]
     return {stream["codec_type"]: stream for stream in found}
 

@@ -230,7 +230,8 @@ def test_a_receiver_that_reads_nothing_holds_nothing_up() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (360, 640, 3), np.uint8)
     with stalled() as url:
         push = Push(url, 640, 360, frame_rate=25.0)
-        began, longest, told, i = time.monotonic(), 0.0, [], 0
+        began, longest, i = time.monotonic(), 0.0, 0
+        told: list[str] = []
         while not told and time.monotonic() < began + 60:
             before = time.monotonic()
             push.write(noise, i / 25)

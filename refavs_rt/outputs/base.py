@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from refavs_rt.ingest import Ingest, LiveIngest
 
@@ -14,6 +14,9 @@ from .painting import Painting
 
 if TYPE_CHECKING:
     from refavs_rt.stream import Result
+
+
+_Own = TypeVar("_Own", bound="Output")
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Output(ABC):
         """What has happened to it since the last call: (on the source's clock, one line)."""
         return []
 
-    def __enter__(self) -> Output:
+    def __enter__(self: _Own) -> _Own:
         return self
 
     def __exit__(
