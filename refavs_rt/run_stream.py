@@ -171,7 +171,7 @@ def _open_outputs(
     metering = MetricsOutput(
         facts,
         viewers=lambda: page.viewers if page else 0,
-        push=(lambda: pushing.counters) if pushing else None,
+        push=pushing,
         overdue=lambda: session.overdue,
     )
 

@@ -14,8 +14,8 @@ from pycocotools.coco import COCO
 
 import refavs_rt
 from refavs_rt.convert import to_coco, to_detections
-from refavs_rt.result import Result
 from refavs_rt.session import Model, load
+from refavs_rt.stream import Result
 
 from .test_stream import make_clip
 from .tiny_bundle import write_tiny_bundle
@@ -91,10 +91,11 @@ def test_the_example_for_supervision() -> None:
     assert len(code.strip().splitlines()) == 2
     names: dict[str, Any] = {"result": result()}
     exec(code, names)
-    detections = names["detections"]
+    detections: Any = names["detections"]
     assert isinstance(detections, supervision.Detections) and len(detections) == 2
     np.testing.assert_array_equal(detections.area, result().masks[[0, 2]].sum(axis=(1, 2)))
-    assert detections[detections.confidence > 0.85].data["class_name"] == ["a dog"]
+    sure: Any = detections[detections.confidence > 0.85]
+    assert list(sure.data["class_name"]) == ["a dog"]
     painted = supervision.MaskAnnotator().annotate(np.zeros((90, 160, 3), np.uint8), detections)
     np.testing.assert_array_equal(painted.any(axis=2), result().masks[[0, 2]].any(axis=0))
     empty = SimpleNamespace(**{**vars(result()), "masks": np.zeros((3, 90, 160), bool)})
@@ -130,8 +131,8 @@ def test_a_callback_gets_each_result_painted_and_may_end_the_run(model: Model, t
     got: list[tuple[Result, np.ndarray]] = []
     watch(model, clip, ["a dog"], lambda one, painted: got.append((one, painted)))
     assert [one.index for one, _ in got] == list(range(22))
-    first = got[0][0].frame
-    overlay = Overlay(first.height, first.width, model.run.presence_threshold)
+    height, width, _ = got[0][0].image.shape
+    overlay = Overlay(height, width, model.run.presence_threshold)
     for one, painted in got:
         np.testing.assert_array_equal(painted, overlay.paint(one.image, one.texts, one.masks, one.presence))
 

@@ -105,11 +105,11 @@ def test_a_slow_disk_costs_a_live_source_frames_and_a_file_time(
     disk.go.clear()
     with MaskFilesOutput(tmp_path / "file", facts()) as file:
 
-        def write_all() -> None:
+        def write() -> None:
             for i in range(10):
                 file.write(result(i))
 
-        writing = threading.Thread(target=write_all)
+        writing = threading.Thread(target=write)
         writing.start()
         writing.join(0.5)
         assert writing.is_alive(), "it waits"

@@ -62,7 +62,9 @@ def get(url: str, **headers: str) -> tuple[int, http.client.HTTPMessage, str]:
 
 
 def test_what_is_counted() -> None:
-    output = metrics(viewers=lambda: 4, push=lambda: {"sent": 11, "dropped": 5, "reconnects": 2})
+    output = metrics(
+        viewers=lambda: 4, push=SimpleNamespace(counters={"sent": 11, "dropped": 5, "reconnects": 2})
+    )
     for latency_ms in (12.0, 40.0, 40.0, 7_000.0):
         output.write(result(0.25, 0.5, latency_ms=latency_ms))
     found = samples(output.text().decode())

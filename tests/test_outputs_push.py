@@ -230,8 +230,8 @@ def test_a_receiver_that_reads_nothing_holds_nothing_up() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (360, 640, 3), np.uint8)
     with stalled() as url:
         push = Push(url, 640, 360, frame_rate=25.0)
-        told: list[str] = []
         began, longest, i = time.monotonic(), 0.0, 0
+        told: list[str] = []
         while not told and time.monotonic() < began + 60:
             before = time.monotonic()
             push.write(noise, i / 25)
@@ -317,7 +317,8 @@ def test_the_command_pushes_a_file_with_its_sound_and_tells_no_key(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     clip, out, port = tmp_path / "clip.mp4", tmp_path / "out.mkv", free_port()
-    ffmpeg(*test_pattern("64x64", "25", 3.0), *sweep(44_100, 3.0), "-c:v", "libx264", "-c:a", "aac", clip)
+    # Long enough that the receiver is there before it ends.
+    ffmpeg(*test_pattern("64x64", "25", 60.0), *sweep(44_100, 60.0), "-c:v", "libx264", "-c:a", "aac", clip)
     bundle = write_tiny_bundle(tmp_path / "tiny")
     url = f"rtmp://127.0.0.1:{port}/live/s3cretkey"
     with receiver(out, "-listen", "1", "-i", url) as process:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from .base import Facts, Output
+from .push import PushOutput
 
 if TYPE_CHECKING:
     from refavs_rt.result import Result
@@ -30,7 +31,7 @@ class MetricsOutput(Output, Collector):
 
     Args:
         viewers: how many watch the page.
-        push: the counters of a push; None where there is none.
+        push: whose frames are counted too; None where there is none.
         overdue: frames that were given up because they were too old.
     """
 
@@ -39,7 +40,7 @@ class MetricsOutput(Output, Collector):
         facts: Facts,
         *,
         viewers: Callable[[], int] = lambda: 0,
-        push: Callable[[], Mapping[str, int]] | None = None,
+        push: PushOutput | None = None,
         overdue: Callable[[], int] = lambda: 0,
     ) -> None:
         self._facts = facts
@@ -89,7 +90,7 @@ class MetricsOutput(Output, Collector):
         yield presence
         yield GaugeMetricFamily("refavs_viewers", "Browsers that show the page.", value=self._viewers())
         if self._push is not None:
-            pushed = self._push()
+            pushed = self._push.counters
             yield CounterMetricFamily("refavs_push_frames", "Frames that were pushed.", value=pushed["sent"])
             yield CounterMetricFamily(
                 "refavs_push_dropped_frames",

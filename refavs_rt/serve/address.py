@@ -15,12 +15,13 @@ class PortTakenError(ServeError):
     """Somebody else listens there."""
 
 
-def parse_address(text: str, default_port: int = DEFAULT_PORT) -> tuple[str, int]:
-    """HOST:PORT, HOST, :PORT or PORT, as --serve takes it; host 127.0.0.1 and `default_port` where they are left out.
+def parse_address(text: str, default_port: int | None = None) -> tuple[str, int]:
+    """HOST:PORT, HOST, :PORT or PORT, as --serve takes it; host 127.0.0.1 and `default_port` (8765) where they are left out.
 
     Raises:
         ServeError: it is none.
     """
+    default_port = DEFAULT_PORT if default_port is None else default_port
     host, colon, port = text.rpartition(":")
     if not colon:
         host, port = ("", text) if text.isdigit() else (text, "")
