@@ -14,8 +14,8 @@ from pycocotools.coco import COCO
 
 import refavs_rt
 from refavs_rt.convert import to_coco, to_detections
+from refavs_rt.result import Result
 from refavs_rt.session import Model, load
-from refavs_rt.stream import Result
 
 from .test_stream import make_clip
 from .tiny_bundle import write_tiny_bundle
