@@ -105,9 +105,11 @@ class Fours:
         for number in range(self._count * _SCENES_A_CLIP):
             scenes = exchanged(self._generator.scene(number))
             expressions = _true_of_all(scenes) if scenes else []
-            if expressions and found < self._count:
-                found += 1
+            if expressions:
                 yield Four(f"scene {number}", scenes, choose_sentences(expressions, scenes[BASELINE].key))
+                found += 1
+            if found == self._count:
+                return
 
 
 def exchanged(scene: Scene) -> dict[str, Scene]:
