@@ -74,6 +74,11 @@ def network(preset: str, threads: int) -> Network:
     return Network(model.config, model, bundle, open_engine("onnx", bundle, threads=threads))
 
 
+def in_torch(preset: str) -> TorchEngine:
+    """The network in torch eager alone."""
+    return TorchEngine(_model(preset)[0])
+
+
 def is_exported(preset: str) -> bool:
     """Whether `network` need not export anything."""
     return _bundle_folder(preset).is_dir()

@@ -6,24 +6,43 @@ nearly all of a frame, and leaves the whole frame out.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks.networks import TEXTS, exported_graph, frames_and_sound, is_exported, network
+from benchmarks.networks import TEXTS, exported_graph, frames_and_sound, in_torch, is_exported, network
 from refavs_rt.config import FULL
 from refavs_rt.contract import graph_specs
 from refavs_rt.examples import example_inputs
 from refavs_rt.export.graphs_engine import open_session
 
+ROUNDS = 5
+
 
 @pytest.mark.timeout(900)
 def test_full_vision(benchmark: Any, all_cores: int) -> None:
-    """Backbone, pixel decoder, and what else of a frame no sentence changes."""
+    """Backbone, pixel decoder, and what else of a frame no sentence changes; in turns with the same weights in torch eager.
+
+    The benchmark's own rounds are ONNX Runtime's; `extra_info` has what both took, and the ratio.
+    """
     session = open_session(exported_graph("full", "vision"), all_cores)
+    network = in_torch("full")
     inputs = example_inputs(graph_specs(FULL)["vision"], 1, np.random.default_rng(0), FULL.text_vocabulary)
-    outputs = benchmark.pedantic(session.run, (None, inputs), rounds=3, warmup_rounds=1)
+    calls = {"torch": lambda: network.vision(inputs), "onnx": lambda: session.run(None, inputs)}
+    took: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(1 + ROUNDS):
+        for name, call in calls.items():
+            began = time.perf_counter()
+            call()
+            took[name].append(time.perf_counter() - began)
+    medians = {name: float(np.median(seconds[1:])) for name, seconds in took.items()}
+    benchmark.extra_info.update(
+        {f"{name}_s": round(median, 4) for name, median in medians.items()},
+        torch_to_onnx=round(medians["torch"] / medians["onnx"], 3),
+    )
+    outputs = benchmark.pedantic(calls["onnx"], rounds=ROUNDS)
     assert all(np.isfinite(output).all() for output in outputs)
 
 
