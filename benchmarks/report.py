@@ -327,6 +327,14 @@ def _full(entries: Entries) -> Iterator[str]:
         yield "In ONNX Runtime, float32."
         yield ""
         yield from _stage_table(found)
+        vision = entries.get("test_full.py::test_full_vision")
+        if vision and "torch_to_onnx" in vision["info"]:
+            info = vision["info"]
+            yield (
+                f"The vision graph in torch eager, in turns with it in the same run: {_ms(info['torch_s'])} ms, where ONNX Runtime took "
+                f"{_ms(info['onnx_s'])}: a ratio of {number(info['torch_to_onnx'])}."
+            )
+            yield ""
 
 
 def _stage_table(found: Entries) -> Iterator[str]:
