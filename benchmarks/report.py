@@ -331,8 +331,8 @@ def _full(entries: Entries) -> Iterator[str]:
         if vision and "torch_to_onnx" in vision["info"]:
             info = vision["info"]
             yield (
-                f"The vision graph took {_ms(info['torch_s'])} ms in torch eager, and {_ms(info['onnx_s'])} in ONNX Runtime, in turns in "
-                f"one run: a ratio of {number(info['torch_to_onnx'])}."
+                f"The vision graph took {_ms(info['torch_s'])} ms in torch eager and {_ms(info['onnx_s'])} in ONNX Runtime, "
+                f"in turns in one run: a ratio of {number(info['torch_to_onnx'])}."
             )
             yield ""
 
