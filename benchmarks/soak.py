@@ -47,7 +47,11 @@ VIEWERS_SPAN = (0.25, 0.55)
 """When viewers come and go, in shares of the time between two faults; for the rest of it there are none."""
 FEWEST_FRAMES = 4
 """A second, that a slow machine looks at."""
+DEAF_S = 3
+"""Seconds with sound missing that may be the machine's, which has other work too."""
 TEXTS = ("the sounding object", "the test picture")
+OTHER_TEXTS = ("the silent object", "the object on the left", "the dog that barks")
+"""The second sentence is changed at each fault; a few, since a model keeps the features of those it has read lately."""
 SIZES = ("640x360", "320x240")
 RATES_HZ = (48_000, 44_100)
 
@@ -220,7 +224,7 @@ class _Run:
                 self._due += [(now + after_s, step) for after_s, step in steps]
                 next_fault += between_s
                 sentence = self._controls.sentences[1]
-                self._controls.change(sentence.key, f"the picture after fault {len(self._faults)}")
+                self._controls.change(sentence.key, OTHER_TEXTS[len(self._faults) % len(OTHER_TEXTS)])
             for step in [step for step in self._due if step[0] <= now]:
                 self._due.remove(step)
                 step[1]()
@@ -295,7 +299,7 @@ def complaints(samples: Sequence[Sample], faults: int, visits: Visits) -> list[s
             f"{len(quiet)} seconds between faults with fewer than {FEWEST_FRAMES} frames, as at {quiet[0].at_s:.0f} s"
         )
     deaf = [sample for sample in settled if sample.with_sound < sample.frames - 2]
-    if len(deaf) > len(settled) // 20:
+    if len(deaf) > max(DEAF_S, len(settled) // 20):
         found.append(f"{len(deaf)} seconds between faults with sound missing, as at {deaf[0].at_s:.0f} s")
     worst = max(abs(sample.sound_error_ms) for sample in settled)
     if worst > 10.0:

@@ -64,13 +64,14 @@ def _sit(
     parts = urlsplit(url)
     while time.monotonic() < until - 1.0:
         seen, error = 0, None
-        leaves = min(until, time.monotonic() + rng.uniform(1.0, _LONGEST_VISIT_S))
         try:
             with connect(
                 f"ws://{parts.netloc}/stream",
                 origin=Origin(f"http://{parts.netloc}"),
                 max_size=_LARGEST_PICTURE,
             ) as viewer:
+                leaves = max(until, time.monotonic() + 1.0)
+                leaves = min(leaves, time.monotonic() + rng.uniform(1.0, _LONGEST_VISIT_S))
                 while (rest := leaves - time.monotonic()) > 0:
                     try:
                         seen += isinstance(viewer.recv(timeout=rest), bytes)

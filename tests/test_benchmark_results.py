@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -67,7 +68,9 @@ def test_a_benchmark_is_kept_as_pytest_benchmark_has_it(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "benchmarks/test_stages.py", "--benchmark-only", "-q"]
     command += ["-k", "test_masks", "--benchmark-max-time=0.05", "--benchmark-min-rounds=3"]
     command += ["--benchmark-json", str(tmp_path / "theirs.json"), f"--save-results={tmp_path / 'ours'}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    # pytest-xdist says in the environment that this is one of its processes; benchmarks would not run then.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = (tmp_path / "ours").glob("*/results.json")
     ours = json.loads(path.read_text())["benchmarks"]

@@ -177,4 +177,4 @@ def test_the_command_answers_while_it_runs(tmp_path: Path) -> None:
         finally:
             run.terminate()
             run.communicate(timeout=60)
-    assert run.returncode == 130
+    assert run.returncode == 143
