@@ -74,10 +74,11 @@ def _sit(
                 leaves = min(leaves, time.monotonic() + rng.uniform(1.0, _LONGEST_VISIT_S))
                 while (rest := leaves - time.monotonic()) > 0:
                     try:
-                        seen += isinstance(viewer.recv(timeout=rest), bytes)
+                        is_picture = isinstance(viewer.recv(timeout=rest), bytes)
                     except TimeoutError:
                         break
-                    if is_slow:
+                    seen += is_picture
+                    if is_slow and is_picture:
                         time.sleep(min(_SLOW_S, max(0.0, leaves - time.monotonic())))
                 if rng.random() < 1 / 3:
                     viewer.socket.shutdown(socket.SHUT_RDWR)
