@@ -348,8 +348,9 @@ def plot(samples: Sequence[Sample], faults: Sequence[tuple[float, str]], path: P
                 "threads": [sample.threads for sample in samples],
             },
         ),
+        ("viewers", {"": [float(sample.viewers) for sample in samples]}),
         (
-            "frames a second",
+            "results a second",
             {
                 "all": [sample.frames for sample in samples],
                 "with their sound": [sample.with_sound for sample in samples],
