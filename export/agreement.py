@@ -74,7 +74,7 @@ class Agreement:
             self.flipped += int((mine ^ theirs).sum())
             return
         error = float(difference.max(initial=0.0)) / size
-        if not error <= self.largest_error:  # a NaN is the largest of all
+        if not (error <= self.largest_error or math.isnan(self.largest_error)):  # a NaN is the largest of all
             self.largest_error, self.worst_output = error, name
 
     @property

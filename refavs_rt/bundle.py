@@ -305,8 +305,8 @@ def write_bundle(
         replace: take the place of a bundle that stands there.
 
     Raises:
-        BundleError: the folder exists (without `replace`), is no bundle, a needed file is not given, or what is given makes
-            no bundle that opens.
+        BundleError: the folder exists (without `replace`), holds anything but a bundle, a needed file is not given, or
+            what is given makes no bundle that opens.
     """
     folder = Path(folder)
     for name in (*map(graph_file, GRAPHS), TOKENIZER):
@@ -316,8 +316,8 @@ def write_bundle(
         raise BundleError(f"{folder}: exists and is no folder; choose another place")
     if folder.exists() and not replace:
         raise BundleError(f"{folder}: exists already; remove it or choose another place")
-    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
-        raise BundleError(f"{folder}: holds something that is no bundle; choose another place")
+    if folder.exists() and (foreign := _not_of_a_bundle(folder)):
+        raise BundleError(f"{folder}: holds {foreign}, which is of no bundle; choose another place")
 
     manifest = {
         "format_version": FORMAT_VERSION,
@@ -358,6 +358,21 @@ def write_bundle(
     finally:
         shutil.rmtree(work)
     return Bundle.open(folder)
+
+
+def _not_of_a_bundle(folder: Path) -> str | None:
+    """A name in a folder that no bundle put there; None where a bundle is all that it holds, or it is empty."""
+    names = {path.name for path in folder.iterdir()}
+    files: Any = {}
+    if MANIFEST in names:
+        try:
+            manifest = json.loads((folder / MANIFEST).read_bytes())
+        except (OSError, ValueError):
+            return MANIFEST
+        files = manifest.get("files") if isinstance(manifest, dict) else None
+        if not isinstance(files, dict) or not isinstance(manifest.get("format_version"), int):
+            return MANIFEST
+    return min(names - {MANIFEST} - set(files), default=None)
 
 
 def _config(file: Path, manifest: dict[str, Any]) -> ModelConfig:

@@ -247,10 +247,28 @@ def test_what_is_no_bundle_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "home" / "thesis.txt").write_text("years of work")
     (tmp_path / "file").write_text("x")
     (tmp_path / "link").symlink_to(tmp_path / "home")
-    for name, message in (("home", "no bundle"), ("file", "no folder"), ("link", "no folder")):
+    (tmp_path / "extension").mkdir()
+    (tmp_path / "extension" / "manifest.json").write_text('{"manifest_version": 3, "name": "of a browser"}')
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "manifest.json").write_text("{")
+    for name, message in (
+        ("home", "holds thesis.txt, which is of no bundle"),
+        ("extension", "holds manifest.json, which is of no bundle"),
+        ("broken", "holds manifest.json, which is of no bundle"),
+        ("file", "no folder"),
+        ("link", "no folder"),
+    ):
         with pytest.raises(BundleError, match=message):
             write(tmp_path / name, replace=True)
     assert (tmp_path / "home" / "thesis.txt").read_text() == "years of work"
+    assert (tmp_path / "extension" / "manifest.json").exists()
+
+
+def test_what_lies_in_a_bundle_beside_its_files_is_not_lost(bundle: Bundle) -> None:
+    (bundle.path / "notes.txt").write_text("on which clips it fails")
+    with pytest.raises(BundleError, match=r"holds notes\.txt, which is of no bundle"):
+        write(bundle.path, FILES | {"text.onnx": b"new"}, replace=True)
+    assert (bundle.path / "notes.txt").exists() and Bundle.open(bundle.path) == bundle
 
 
 def test_a_bundle_without_a_graph_is_not_written(tmp_path: Path) -> None:

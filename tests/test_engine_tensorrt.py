@@ -20,6 +20,7 @@ from refavs_rt.engines.base import Arrays
 from refavs_rt.engines.cuda import Buffer, Cuda, local_capability
 from refavs_rt.engines.onnx import OnnxEngine
 from refavs_rt.engines.tensorrt import TensorRTEngine
+from refavs_rt.engines.tensorrt_checks import rebuild_command
 from refavs_rt.engines.tensorrt_library import CollectingLogger, LibraryMissing, find_library, installed
 from refavs_rt.examples import example_inputs
 from refavs_rt.session import Model, load
@@ -529,3 +530,13 @@ def test_pinned_memory_is_left_alone_while_a_copy_needs_it() -> None:
     del first
     np.testing.assert_array_equal(np.asarray(held), [[2, 2, 2], [1, 1, 1]])
     assert fake.misuses == []
+
+
+def test_the_command_that_rebuilds_the_usual_bundle_does_not_end_where_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = write_engine_bundle(Path("bundles", "latest"))
+    assert rebuild_command(made) == "refavs-export --bundle bundles/latest --trt --out bundles/latest-rebuilt"
+    spaced = write_engine_bundle(tmp_path / "my bundle")
+    assert rebuild_command(spaced) == f"refavs-export --bundle '{spaced.path}' --trt"

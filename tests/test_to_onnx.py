@@ -96,5 +96,6 @@ def test_agreement_refuses_many_wrong_logits() -> None:
 def test_agreement_refuses_nan() -> None:
     agreement = Agreement()
     agreement.add("presence", np.array([np.nan], np.float32), np.zeros(1, np.float32), 0.4)
+    agreement.add("audio_token", np.ones(3, np.float32), np.zeros(3, np.float32), 0.4)
     with pytest.raises(ParityError, match="presence"):
         agreement.check("step")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
-from ..bundle import Bundle, BundleError, EngineRecord
+from ..bundle import LATEST, Bundle, BundleError, EngineRecord
 from ..contract import GRAPHS, GraphSpec, TensorSpec, contract_hash
 from .base import EngineError
 from .tensorrt_library import Library, find_library
@@ -19,8 +20,11 @@ _AMPERE = 80
 
 
 def rebuild_command(bundle: Bundle) -> str:
-    """What the user runs to get engines that fit."""
-    return f"refavs-export --bundle {bundle.path} --trt"
+    """What the user runs to get engines that fit: in a copy, since a bundle is not changed in place."""
+    path = shlex.quote(str(bundle.path))
+    command = f"refavs-export --bundle {path} --trt"
+    is_default = bundle.path.absolute() == LATEST.absolute()
+    return f"{command} --out {path}-rebuilt" if is_default else command
 
 
 def check_records(bundle: Bundle) -> None:
