@@ -50,7 +50,7 @@ class Target:
     capabilities: tuple[int, ...]
     """Compute capabilities, such as 86 for 8.6."""
     is_local: bool = False
-    """Whether it is the GPU of this machine."""
+    """Whether the GPU of this machine is among them."""
 
     def __str__(self) -> str:
         cards = ", ".join(f"sm{c} ({_NAMES[c]})" if c in _NAMES else f"sm{c}" for c in self.capabilities)
@@ -122,7 +122,7 @@ def find_target(words: Sequence[str], local_capability: Callable[[], int | None]
     if "tensorrt_rtx" in available:
         library = find_library("tensorrt_rtx")
         if wanted <= _rtx_offers(library):
-            return Target(library, tuple(sorted(wanted)), is_local=wanted == {here})
+            return Target(library, tuple(sorted(wanted)), is_local=here in wanted)
     raise TargetError(_refusal(wanted, here, available))
 
 
