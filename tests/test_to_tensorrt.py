@@ -136,6 +136,8 @@ def test_without_a_gpu_rtx_builds_for_any_of_its_cards(
 def test_the_gpu_that_is_there_is_the_default() -> None:
     assert find_target([], here(89)).capabilities == (89,)
     assert find_target(["local"], here(89)).is_local
+    assert find_target(["rtx"], here(89)).is_local and find_target(["sm86", "sm89"], here(89)).is_local
+    assert not find_target(["sm86"], here(89)).is_local
     assert find_target([], here(110)).capabilities == RTX_CAPABILITIES, "a card that rtx does not know"
 
 
