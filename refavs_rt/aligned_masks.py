@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,10 @@ class AlignedMasks:
     def __init__(self) -> None:
         self._upsampler: GuidedUpsampler | None = None
         self._size = (0, 0, 0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a copy, which makes an upsampler of its own."""
+        return {"_upsampler": None, "_size": (0, 0, 0)}
 
     def masks(self, logits: NDArray[np.float32], frame: SeenFrame, threshold: float) -> Mask:
         """[N, H, W]: where the probability, fitted to the colours around it, is above the threshold.

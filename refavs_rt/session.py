@@ -238,6 +238,14 @@ class Session:
             raise TypeError("give a list of sentences, not one string")
         self.add(*texts)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For a deep copy, which goes on by itself as this one does: a lock is not copied."""
+        return {**vars(self), "between_frames": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.between_frames = threading.RLock()
+
     def add(self, *texts: str) -> None:
         """Ask for more sentences from the next frame on. They remember nothing yet, but see the shared ring.
 

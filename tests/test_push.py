@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import subprocess
@@ -172,3 +173,16 @@ def test_what_is_none_is_refused(model: Model, change: dict[str, object], messag
     with pytest.raises(ValueError, match=message):
         session.push(**arguments)
     assert session.push(np.zeros((8, 8, 3), np.uint8), None, 1.0).index == 0
+
+
+def test_a_deep_copy_goes_on_by_itself(model: Model) -> None:
+    rng = np.random.default_rng(8)
+    frames = rng.integers(0, 256, (4, 40, 60, 3)).astype(np.uint8)
+    session = model.session(TEXTS)
+    session.push(frames[0], None, 0.0)
+    copied = copy.deepcopy(session, {id(model): model})
+    session.push(frames[1], None, 1.0)
+    again, other = copied.push(frames[1], None, 1.0), session.push(frames[2], None, 2.0)
+    np.testing.assert_array_equal(copied.push(frames[2], None, 2.0).mask_logits, other.mask_logits)
+    copied.add("one more")
+    assert len(session.texts) == 2 and again.index == 1
