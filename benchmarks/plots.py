@@ -19,7 +19,7 @@ _OURS, _BEST, _LIVE, _GREY = "#0072b2", "#e69f00", "#d55e00", "#7f7f7f"
 
 def plot_sentences(comparisons: Mapping[str, Comparison], out: Path) -> None:
     """Milliseconds a frame against the number of sentences, a panel for each preset."""
-    figure = _figure(5.2 * len(comparisons), 4.0)
+    figure = _figure(max(7.0, 5.2 * len(comparisons)), 4.0)  # room for the legend
     panels = figure.subplots(1, len(comparisons), squeeze=False)[0]
     for axes, (preset, figures) in zip(panels, comparisons.items(), strict=True):
         counts = figures.sentences
