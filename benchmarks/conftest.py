@@ -31,6 +31,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     folder = config.getoption("--save-results", None)
+    if folder is not None and folder.is_file():
+        raise pytest.UsageError(
+            f"--save-results {folder}: is a file; let the option stand last, or give it a folder"
+        )
     if folder is not None:
         config.stash[_KEPT] = Results(folder)
 

@@ -125,7 +125,8 @@ class Ingest:
         so far."""
 
 class LiveIngest:
-    """A camera and a microphone, open: an iterator over the newest frames. See `refavs_rt.ingest.open_live`."""
+    """A camera and a microphone, open: an iterator over frames, of which slow callers get the newest; see
+    `refavs_rt.ingest.open_live`."""
 
     def __init__(
         self,
@@ -147,7 +148,7 @@ class LiveIngest:
     ) -> None: ...
     def __iter__(self) -> Iterator[Frame]: ...
     def __next__(self) -> Frame:
-        """The newest frame; waits while there is none, also while the source is lost. Ends when the camera has ended.
+        """The next frame, or the newest; waits while there is none, also while the source is lost. Ends with the camera.
 
         Raises:
             IngestError: the camera failed in a way that opening it again cannot mend.
@@ -213,7 +214,8 @@ class SoundTrack:
 
     A sound card's clock runs at its own rate: the distance between where a piece belongs and where it falls is steered to
     zero by resampling, up to 2000 ppm. A distance above 50 ms is a hole, which is missing, or sound that comes twice, which is
-    left out. What is older than 10 s is forgotten.
+    left out; in the first half minute, while the clock is read ever better, so is one above 8 ms. What is older than 10 s
+    is forgotten.
     """
 
     def push(self, samples: NDArray[np.float32], rate_hz: int, at_s: float) -> None:

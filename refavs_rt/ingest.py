@@ -113,8 +113,8 @@ def open_live(
 ) -> LiveIngest:
     """Open a camera, and a microphone, as one live stream of frames with their sound.
 
-    The newest picture wins: one that is not asked for before the next has come is dropped and counted. A frame goes out as
-    soon as its sound is there, or `latency_s` after its capture with what there is; `Frame.audio_missing_samples` says how much
+    Who takes less time for a frame than the camera gets every one, in order; to who is slower the newest goes, and those before
+    it are dropped and counted. A frame is ready as soon as its sound is there, or `latency_s` after its capture with what there is; `Frame.audio_missing_samples` says how much
     of the window is missing, and a window without any sound comes as no sound (`log_mel` None). A source that is lost is
     opened again, after 0.25 s and then twice as long up to 8 s, for ever; `LiveIngest.take_notices` tells.
 

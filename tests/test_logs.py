@@ -34,6 +34,11 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_clip(tmp_path_factory.mktemp("logs") / "clip.mp4")
 
 
+CAMERA = [sys.executable, "-m", "refavs_rt.cli", "stream", "--bundle", "edge", "--text", "a dog"]
+CAMERA += ["--camera", "lavfi:testsrc2=size=64x64:rate=25"]
+"""A command on a camera without sound."""
+
+
 def arguments(clip: Path, *more: str | Path) -> list[str]:
     words = ["stream", "--source", str(clip), "--bundle", "edge", "--threads", "1"]
     return [*words, "--text", "a dog", *map(str, more)]
@@ -209,17 +214,7 @@ def test_a_mistake_of_ours(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
 def test_what_happens_to_a_live_source_bears_its_time() -> None:
     """Where no microphone opens, "no sound" is said once."""
-    command = [
-        sys.executable,
-        "-m",
-        "refavs_rt.cli",
-        "stream",
-        "--bundle",
-        "edge",
-        "--text",
-        "a dog",
-    ]
-    command += ["--camera", "lavfi:testsrc2=size=64x64:rate=25", "--jsonl", os.devnull, "--duration", "3"]
+    command = [*CAMERA, "--jsonl", os.devnull, "--duration", "3"]
     silent = {**os.environ, "PULSE_SERVER": "unix:/nowhere", "ALSA_CONFIG_PATH": os.devnull}
     done = subprocess.run(
         [*command, "--log-format", "json"],
@@ -249,17 +244,7 @@ def test_a_terminal_has_one_line_of_progress(tmp_path: Path) -> None:
 
     reader = threading.Thread(target=read)
     reader.start()
-    command = [
-        sys.executable,
-        "-m",
-        "refavs_rt.cli",
-        "stream",
-        "--bundle",
-        "edge",
-        "--text",
-        "a dog",
-    ]
-    command += ["--camera", "lavfi:testsrc2=size=64x64:rate=25", "--mic", "none", "--duration", "2"]
+    command = [*CAMERA, "--mic", "none", "--duration", "2"]
     try:
         done = subprocess.run(
             [*command, "--jsonl", os.devnull],

@@ -236,6 +236,25 @@ def test_memory_ticks(
     assert [t for t in pts if inputs.push(session, 0, t).is_tick] == ticks
 
 
+def test_after_a_hole_longer_than_the_memory_reaches_nothing_is_remembered(
+    bundle: Bundle, model: Model, inputs: Inputs
+) -> None:
+    session, fresh = (
+        Model(bundle, model.engine, RunConfig(reset_gap_s=6.0)).session(TEXTS) for _ in range(2)
+    )
+    for i in range(4):
+        inputs.push(session, i, float(i))
+    remembered = inputs.push(session, 5, 9.0)  # a hole of six seconds is not more than that
+    assert remembered.is_tick and session.sentences.memory_count.tolist() == [5] * len(TEXTS)
+    for i in range(6, 9):  # and one that is
+        found, expected = inputs.push(session, i, 10.0 + i), inputs.push(fresh, i, 10.0 + i)
+        assert found.is_tick and expected.is_tick
+        np.testing.assert_array_equal(found.mask_logits, expected.mask_logits)
+        np.testing.assert_array_equal(found.presence, expected.presence)
+    assert session.sentences.memory_count.tolist() == [3] * len(TEXTS)
+    np.testing.assert_array_equal(session.shared.ring_age, fresh.shared.ring_age)
+
+
 def test_wrong_arrays_are_refused(model: Model, inputs: Inputs) -> None:
     session = model.session(TEXTS[:1])
     frame, patch = inputs.frames[0], inputs.log_mel[0]
