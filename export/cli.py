@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from refavs_rt.bundle import LATEST, PRECISIONS, BundleError, embedded_bundle, find_bundle
+from refavs_rt.bundle import LATEST, PRECISIONS, BundleError, check_place, embedded_bundle, find_bundle
 from refavs_rt.session import LATEST_RUN
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error.name} is not installed: pip install 'refavs-rt[export]'", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ninterrupted; nothing was written", file=sys.stderr)
+        print("\ninterrupted; what is not said to be written is not there", file=sys.stderr)
         return 130
     except _user_errors() as error:
         print(f"error: {error}", file=sys.stderr)
@@ -143,6 +143,8 @@ def _job(args: argparse.Namespace) -> Job:
         or args.strip_weights
     ):
         raise UsageError("--target and the other flags of engines need --trt")
+    if args.precision in (None, "fp32") and (args.calibration or args.min_agreement):
+        raise UsageError("--calibration and --min-agreement need --precision fp16 or int8")
     if args.precision == "int8" and args.calibration is None:
         raise UsageError(
             "--precision int8 needs real frames to calibrate with: --calibration DATA;"
@@ -156,6 +158,7 @@ def _job(args: argparse.Namespace) -> Job:
         if not LATEST_RUN.exists() and (args.trt or args.precision or args.triton_repo):
             run, bundle = None, embedded_bundle()
             print(f"no run in {LATEST_RUN}: taking the embedded bundle", flush=True)
+    check_place(args.out)
     if args.triton_repo is not None:
         from .triton_repo import check_free
 
@@ -167,6 +170,11 @@ def _job(args: argparse.Namespace) -> Job:
         from .to_tensorrt import BuildOptions, find_target
 
         target = find_target(args.target, local_capability)
+        if target.library.name != "tensorrt" and (args.hardware_compatible or args.version_compatible):
+            raise UsageError(
+                f"--hardware-compatible and --version-compatible are for tensorrt; {target} compiles for a list of cards:"
+                " name them with --target"
+            )
         if args.strip_weights and local_capability() is None:
             raise UsageError(
                 "--strip-weights: weights are left out only on a machine with an NVIDIA GPU that CUDA can use"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from refavs_rt.bundle import TOKENIZER, Bundle, BundleError, EngineRecord, graph_file, write_bundle
 from refavs_rt.config import ModelConfig, RunConfig
 from refavs_rt.contract import GRAPHS, contract_hash, graph_specs
+from refavs_rt.graph_check import GraphError, check_graph
 from refavs_rt.session import Model
 
 if TYPE_CHECKING:
@@ -112,6 +113,10 @@ def _from_run(job: Job, drafts: Path, say: Say) -> _Draft:
     from .to_onnx import export_graphs
 
     assert job.run is not None
+    if job.calibration is not None:
+        from refavs_rt.dataset import read_table
+
+        read_table(job.calibration)  # what is missing there is said now, not after minutes of exporting
     say(f"reading {job.run}")
     run = load_run(job.run)
     config = run.model.config
@@ -152,6 +157,13 @@ def _from_bundle(job: Job, say: Say) -> _Draft:
         raise BundleError(
             f"{bundle.path}: its graphs are {bundle.precision} already; --precision {job.precision} needs those in float32"
         )
+    for graph in GRAPHS:
+        try:
+            check_graph(bundle.read(graph_file(graph)))
+        except GraphError as error:
+            raise BundleError(
+                f"{bundle.path / graph_file(graph)}: not a graph of ours ({error}); export the bundle again"
+            ) from error
     engines = {record.file for record in bundle.engines.values()}
     return _Draft(
         config=bundle.config,

@@ -21,7 +21,7 @@ from .graphs_engine import GraphsEngine, RecordingEngine
 from .half import count_nodes, rank_nodes, rounded, to_half
 from .int8 import Quantiser, Sample
 from .material import Clip, count_frames, spread
-from .search import fewest_kept
+from .search import PrecisionError, fewest_kept
 
 PRECISIONS = ("fp32", "fp16", "int8")
 MIN_AGREEMENT = {"fp16": 0.995, "int8": 0.97}
@@ -77,7 +77,7 @@ def lower_precision(
         say: told of each stage.
 
     Raises:
-        PrecisionError: the agreement is not reached.
+        PrecisionError: the agreement is not reached, or there is no mask to agree with.
     """
     run = RunConfig()
     graphs = {name: bundle.read(graph_file(name)) for name in GRAPHS}
@@ -87,6 +87,11 @@ def lower_precision(
     recording = RecordingEngine(exact, bundle.config, every)
     stream_masks(Model(bundle, recording, run), calibration)
     reference = stream_masks(Model(bundle, exact, run), checked)
+    if not any(masks.any() for masks in reference):
+        raise PrecisionError(
+            f"float32 shows no mask on any of the {count_frames(checked)} frames that are checked, so {precision} cannot be held"
+            " against it; give clips whose sentences fit (--calibration DATA), or train the model longer"
+        )
     say(f"converting to {precision}")
     kinds: dict[str, type[_Half | _Int8]] = {"fp16": _Half, "int8": _Int8}
     conversion = kinds[precision](bundle, graphs, recording.inputs)
@@ -158,7 +163,7 @@ class _Int8:
 
     def ranked(self) -> list[Layer]:
         """By the noise that quantising each layer alone brings into the mask logits."""
-        frames = spread(range(min(map(len, self._samples.values()))), _RANKING_SAMPLES)
+        frames = spread(range(min(len(self._samples[graph]) for graph in _QUANTISED_GRAPHS)), _RANKING_SAMPLES)
         exact = self._mask_logits(self._exact, frames)
         noises = []
         for graph, quantiser in self._quantisers.items():

@@ -7,6 +7,7 @@ Both get strongly typed networks: the graph alone says which precision a layer h
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from refavs_rt.contract import GraphSpec
-from refavs_rt.engines.tensorrt_library import CollectingLogger, Library, find_library, installed
+from refavs_rt.engines.tensorrt_library import CollectingLogger, Library, LibraryMissing, find_library, installed
 
 from .engine_graph import engine_graph
 
@@ -106,11 +107,10 @@ def find_target(words: Sequence[str], local_capability: Callable[[], int | None]
         local_capability: gives the compute capability of this machine's GPU; None where there is none.
 
     Raises:
-        LibraryMissing: neither library is installed.
+        LibraryMissing: neither library is installed and loads.
         TargetError: no library here builds for that.
     """
-    available = installed()
-    find_library()  # neither there: this says so
+    available = _loading()
     here = local_capability()
     if not words:
         words = ["local"] if here is not None and _builds_here(available, here) else ["rtx"]
@@ -166,9 +166,12 @@ def build_engine(
     for profile in profiles:
         _add_profile(config, builder, spec, profile)
     cache = _load_cache(config, timing_cache) if target.library.name == "tensorrt" else None
-    if hasattr(trt, "IProgressMonitor"):
-        config.progress_monitor = _monitor(trt, progress)
+    monitor = _monitor(trt, progress) if hasattr(trt, "IProgressMonitor") else None
+    if monitor is not None:
+        config.progress_monitor = monitor
     plan = builder.build_serialized_network(network, config)
+    if monitor is not None and monitor.interrupted:
+        raise KeyboardInterrupt
     if plan is None:
         raise EngineBuildError(
             f"{target.library.name} does not build the {spec.name} graph: {log.last_error}"
@@ -177,6 +180,17 @@ def build_engine(
         _store_cache(config, timing_cache)
     seconds = time.monotonic() - started
     return BuiltEngine(bytes(plan), profiles, network.num_layers, seconds, is_stripped, log.warnings)
+
+
+def _loading() -> list[str]:
+    """Names of the libraries that load; one that does not is no reason to leave the other."""
+    loading = []
+    for name in installed():
+        with contextlib.suppress(LibraryMissing):
+            loading.append(find_library(name).name)
+    if not loading:
+        find_library()  # says why
+    return loading
 
 
 def _builds_here(available: Sequence[str], capability: int) -> bool:
@@ -244,10 +258,12 @@ def _add_profile(config: Any, builder: Any, spec: GraphSpec, sizes: tuple[int, i
 def _load_cache(config: Any, file: Path | None) -> Any:
     if file is None:
         return None
-    cache = config.create_timing_cache(file.read_bytes() if file.is_file() else b"")
-    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=True):
-        return None
-    return cache
+    kept = file.read_bytes() if file.is_file() else b""
+    for content in dict.fromkeys((kept, b"")):  # times of another GPU or version are not taken: it begins anew
+        cache = config.create_timing_cache(content)
+        if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
+            return cache
+    return None
 
 
 def _store_cache(config: Any, file: Path) -> None:

@@ -277,6 +277,24 @@ class Bundle:
             )
 
 
+def check_place(folder: Path, *, replace: bool = True) -> None:
+    """Whether a bundle can be written there: for callers who have much to do before they write one.
+
+    Args:
+        folder: where it shall stand.
+        replace: whether it may take the place of a bundle that stands there.
+
+    Raises:
+        BundleError: the folder exists (without `replace`), or is or holds anything but a bundle.
+    """
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise BundleError(f"{folder}: exists and is no folder; choose another place")
+    if folder.exists() and not replace:
+        raise BundleError(f"{folder}: exists already; remove it or choose another place")
+    if folder.exists() and (foreign := _not_of_a_bundle(folder)):
+        raise BundleError(f"{folder}: holds {foreign}, which is of no bundle; choose another place")
+
+
 def write_bundle(
     folder: str | os.PathLike[str],
     config: ModelConfig,
@@ -312,12 +330,7 @@ def write_bundle(
     for name in (*map(graph_file, GRAPHS), TOKENIZER):
         if name not in files:
             raise BundleError(f"{folder}: a bundle needs {name}")
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise BundleError(f"{folder}: exists and is no folder; choose another place")
-    if folder.exists() and not replace:
-        raise BundleError(f"{folder}: exists already; remove it or choose another place")
-    if folder.exists() and (foreign := _not_of_a_bundle(folder)):
-        raise BundleError(f"{folder}: holds {foreign}, which is of no bundle; choose another place")
+    check_place(folder, replace=replace)
 
     manifest = {
         "format_version": FORMAT_VERSION,

@@ -113,10 +113,11 @@ def open_live(
 ) -> LiveIngest:
     """Open a camera, and a microphone, as one live stream of frames with their sound.
 
-    Who takes less time for a frame than the camera gets every one, in order; to who is slower the newest goes, and those before
-    it are dropped and counted. A frame is ready as soon as its sound is there, or `latency_s` after its capture with what there is; `Frame.audio_missing_samples` says how much
-    of the window is missing, and a window without any sound comes as no sound (`log_mel` None). A source that is lost is
-    opened again, after 0.25 s and then twice as long up to 8 s, for ever; `LiveIngest.take_notices` tells.
+    Who takes less time for a frame than the camera gets every one, in order; to who is slower the newest goes, and those
+    before it are dropped and counted. A frame is ready as soon as its sound is there, or `latency_s` after its capture with
+    what there is; `Frame.audio_missing_samples` says how much of the window is missing, and a window without any sound comes
+    as no sound (`log_mel` None). A source that is lost is opened again, after 0.25 s and then twice as long up to 8 s, for
+    ever; `LiveIngest.take_notices` tells.
 
     Addresses: `0` or `/dev/video0` (a V4L2 camera; as `mic`, an ALSA card), `rtsp://` `rtmp://` `srt://` `udp://` `tcp://`
     `http://` (a stream), `screen::0.0+X,Y?size=WxH&rate=N` (X11), `lavfi:GRAPH` (FFmpeg's test sources),

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
-from refavs_rt.bundle import Bundle, graph_file
+from refavs_rt.bundle import Bundle, graph_file, write_bundle
 from refavs_rt.config import TEST, RunConfig
 from refavs_rt.contract import GRAPHS
 from refavs_rt.export import to_onnx
@@ -156,6 +157,10 @@ def edge_export(*flags: str) -> int:
         ([], "nothing to add to it; give --trt, --precision or --triton-repo"),
         (["--precision", "int8"], "--calibration DATA; python -m train scenes --out DATA writes some"),
         (["--precision", "int8", "--calibration", "nowhere"], "nowhere"),
+        (["--precision", "fp16", "--calibration", "nowhere"], "nowhere"),
+        (["--trt", "--calibration", "nowhere"], "--calibration and --min-agreement need --precision"),
+        (["--trt", "--min-agreement", "0.9"], "--calibration and --min-agreement need --precision"),
+        (["--trt", "--hardware-compatible"], "compiles for a list of cards: name them with --target"),
         (["--target", "sm86"], "need --trt"),
         (["--trt", "--target", "sm87"], "no library here builds engines for sm87"),
         (["--trt", "--target", "moon"], "--target moon: not a target"),
@@ -179,6 +184,41 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
     assert error.count("\n") == 1
     assert said in error
     assert not (tmp_path / "out" / "bundle").exists()
+
+
+def test_a_place_that_is_taken_is_said_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.txt").touch()
+    assert edge_export("--precision", "fp16", "--out", str(tmp_path)) == 1
+    said = capsys.readouterr()
+    assert "holds notes.txt, which is of no bundle" in said.err
+    assert said.out == ""
+
+
+def test_a_graph_that_is_none_of_ours_is_not_converted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = onnx.load_from_string(tiny_files()["step.onnx"])
+    model.graph.node[0].domain = "somebody.else"
+    foreign = tiny_files() | {"step.onnx": model.SerializeToString()}
+    bundle = write_bundle(
+        tmp_path / "foreign", TEST, foreign, tools={}, training={"data": "none", "licence": "MIT"}, parity={}
+    )
+    assert main(["--bundle", str(bundle.path), "--out", str(tmp_path / "out"), "--precision", "fp16"]) == 1
+    assert f"{bundle.path / 'step.onnx'}: not a graph of ours" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_masks_that_nothing_shows_are_no_agreement(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from refavs_rt.export import precision
+
+    monkeypatch.setattr(precision, "RunConfig", lambda: RunConfig(presence_threshold=1.0))
+    assert edge_export("--precision", "fp16", "--out", str(tmp_path / "bundle")) == 1
+    assert "float32 shows no mask on any of the 20 frames" in capsys.readouterr().err
+    assert not (tmp_path / "bundle").exists()
 
 
 @pytest.mark.parametrize("value", ["0:3", "3:1", "a", "1:2:3", ""])
@@ -243,21 +283,8 @@ def test_a_bundle_in_half_with_engines_in_a_copy(tmp_path: Path, capsys: pytest.
     assert made.manifest["parity"]["lower_precision"]["mask_agreement"] >= 0.5
     assert set(made.files) > set(bundle.files)
 
-    assert (
-        main(
-            [
-                "--bundle",
-                str(out),
-                "--out",
-                str(tmp_path / "third"),
-                "--precision",
-                "int8",
-                "--calibration",
-                "x",
-            ]
-        )
-        == 1
-    )
+    again = ("--bundle", str(out), "--out", str(tmp_path / "third"))
+    assert main([*again, "--precision", "int8", "--calibration", "x"]) == 1
     assert "graphs are fp16 already" in capsys.readouterr().err
 
 
