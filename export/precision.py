@@ -163,7 +163,9 @@ class _Int8:
 
     def ranked(self) -> list[Layer]:
         """By the noise that quantising each layer alone brings into the mask logits."""
-        frames = spread(range(min(len(self._samples[graph]) for graph in _QUANTISED_GRAPHS)), _RANKING_SAMPLES)
+        frames = spread(
+            range(min(len(self._samples[graph]) for graph in _QUANTISED_GRAPHS)), _RANKING_SAMPLES
+        )
         exact = self._mask_logits(self._exact, frames)
         noises = []
         for graph, quantiser in self._quantisers.items():

@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from refavs_rt.contract import GraphSpec
-from refavs_rt.engines.tensorrt_library import CollectingLogger, Library, LibraryMissing, find_library, installed
+from refavs_rt.engines.tensorrt_library import (
+    CollectingLogger,
+    Library,
+    LibraryMissing,
+    find_library,
+    installed,
+)
 
 from .engine_graph import engine_graph
 
@@ -259,7 +265,9 @@ def _load_cache(config: Any, file: Path | None) -> Any:
     if file is None:
         return None
     kept = file.read_bytes() if file.is_file() else b""
-    for content in dict.fromkeys((kept, b"")):  # times of another GPU or version are not taken: it begins anew
+    for content in dict.fromkeys(
+        (kept, b"")
+    ):  # times of another GPU or version are not taken: it begins anew
         cache = config.create_timing_cache(content)
         if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
             return cache

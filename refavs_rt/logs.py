@@ -1,7 +1,8 @@
 """What the commands say while they run, through Python's logging: lines for people, or JSON for machines.
 
-Loggers bear the names of their modules, `refavs_rt.*`. As text, results go to stdout and all else to stderr. As JSON, every line
-goes to stderr and is one object: `time` (UTC, ISO 8601), `level`, `logger`, `message`, and what else is known of it.
+Loggers bear the names of their modules, `refavs_rt.*`. As text, results go to stdout (but see `leave_stdout`) and all else
+to stderr. As JSON, every line goes to stderr and is one object: `time` (UTC, ISO 8601), `level`, `logger`, `message`, and what
+else is known of it.
 """
 
 from __future__ import annotations
@@ -47,6 +48,13 @@ def to_stderr(verbosity: int = 0, form: str = "text") -> Iterator[None]:
         root.removeHandler(handler)
         ours.setLevel(level_before)
         handler.close()
+
+
+def leave_stdout() -> None:
+    """From here to the end of `to_stderr` results go to stderr too: something else is written to stdout."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _TextHandler):
+            handler.results_to_stdout = False
 
 
 def result(logger: logging.Logger, text: str, **fields: Any) -> None:
@@ -98,6 +106,7 @@ class _TextHandler(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
+        self.results_to_stdout = True
         self._is_open = False
         """Whether the cursor stands at the end of a line of progress."""
 
@@ -105,7 +114,7 @@ class _TextHandler(logging.Handler):
         text, kind = record.getMessage(), getattr(record, "kind", "")
         if kind == "result":
             self._end_line()
-            print(text, flush=True)
+            print(text, file=sys.stdout if self.results_to_stdout else sys.stderr, flush=True)
             return
         if kind == "progress" and sys.stderr.isatty():
             print(f"\r{text}\x1b[K", end="", file=sys.stderr, flush=True)

@@ -20,7 +20,7 @@ from .outputs.mask_files import MaskFilesOutput
 from .outputs.metrics import MetricsOutput
 from .outputs.overlay import OverlayOutput
 from .outputs.push import PushOutput
-from .outputs.records import RecordsOutput
+from .outputs.records import STDOUT, RecordsOutput
 from .render import Overlay
 from .result import Result
 from .run_summary import RunSummary
@@ -46,7 +46,7 @@ class Wanted:
     overlay: Path | None = None
     """MP4 to write."""
     records: Path | None = None
-    """JSONL to write, a line a frame."""
+    """JSONL to write, a line a frame; `outputs.records.STDOUT` for stdout."""
     masks: Path | None = None
     """A folder for PNG files, one a frame and sentence."""
     push: str | None = None
@@ -250,7 +250,7 @@ def _show_progress(summary: RunSummary, result: Result) -> None:
 
 def _check_outputs(source: str | Live, wanted: Wanted) -> None:
     """Refuse at once what would fail, or destroy, at the end."""
-    for path in (wanted.overlay, wanted.records):
+    for path in (wanted.overlay, None if wanted.records == STDOUT else wanted.records):
         if path is None:
             continue
         if not path.parent.is_dir():

@@ -165,6 +165,33 @@ def test_the_same_run_in_text(clip: Path, tmp_path: Path, capsys: pytest.Capture
     assert all(re.match(r"frame \d+, ", line) for line in said.err.splitlines())  # on a slow machine
 
 
+def test_lines_for_another_program_have_stdout_alone(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = tmp_path / "masks.jsonl"
+    assert main(arguments(clip, "--jsonl", lines)) == 0
+    capsys.readouterr()
+    assert main(arguments(clip, "--jsonl", "-")) == 0
+    said = capsys.readouterr()
+    assert said.out == lines.read_text()
+    assert said.err.startswith(f"bundle {EDGE.path} (edge)") and "\n22 frames in " in said.err
+    assert not (tmp_path / "-").exists() and "wrote" not in said.err
+
+
+def test_a_reader_who_leaves_ends_the_run() -> None:
+    command = [*CAMERA, "--mic", "none", "--jsonl", "-"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stdout and run.stderr
+        assert json.loads(run.stdout.readline())["index"] == 0
+        run.stdout.close()
+        try:
+            _, said = run.communicate(timeout=60)
+        finally:
+            run.kill()
+        assert run.returncode == 1
+        assert "Traceback" not in said
+
+
 def test_v_tells_the_bundle_the_source_and_the_ticks(
     clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

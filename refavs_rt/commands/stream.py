@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from .. import logs
 from ..config import ENGINES, RunConfig
 from ..errors import UserError
 from .options import add_bundle, count, latency, positive_float, positive_int, share, size
@@ -98,7 +99,12 @@ def add_parser(commands: Any) -> None:
         metavar="MP4",
         help="write the video with the masks drawn, and its sound",
     )
-    stream.add_argument("--jsonl", type=Path, metavar="FILE", help="write one JSON line a frame")
+    stream.add_argument(
+        "--jsonl",
+        type=Path,
+        metavar="FILE",
+        help="write one JSON line a frame; - is stdout, and all else goes to stderr",
+    )
     stream.add_argument(
         "--masks", type=Path, metavar="DIR", help="write the masks as PNG files into a new folder"
     )
@@ -156,6 +162,7 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run sentences on a video."""
     from ..ingest import IngestError
+    from ..outputs.records import STDOUT
     from ..run_stream import UsageError, Wanted, run_stream
     from ..serve.address import ServeError
     from ..sink import SinkError
@@ -188,6 +195,8 @@ def run(args: argparse.Namespace) -> int:
             camera_size=args.camera_size,
             camera_rate=args.camera_rate,
         )
+    if args.jsonl == STDOUT:
+        logs.leave_stdout()
     try:
         return run_stream(
             source,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,16 +15,23 @@ if TYPE_CHECKING:
     from refavs_rt.result import Result
 
 
+STDOUT = Path("-")
+
+
 class RecordsOutput(Output):
-    """A line a frame, see `refavs_rt.jsonl`, given to the system at once: a killed process loses its last line at most."""
+    """A line a frame, see `refavs_rt.jsonl`, given to the system at once: a killed process loses its last line at most.
+
+    Args:
+        path: of the file, which is begun anew; `STDOUT` for the next program of a pipe.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = open(path, "w", encoding="utf-8")
+        self._file = sys.stdout if path == STDOUT else open(path, "w", encoding="utf-8")
 
     @property
     def summary(self) -> str:
-        return f"wrote {self._path}"
+        return "" if self._path == STDOUT else f"wrote {self._path}"
 
     @property
     def fields(self) -> Mapping[str, str]:
@@ -34,4 +42,5 @@ class RecordsOutput(Output):
         self._file.flush()
 
     def close(self) -> None:
-        self._file.close()
+        if self._path != STDOUT:
+            self._file.close()
