@@ -7,7 +7,7 @@ its `Future`. So the session needs no lock, and a sentence takes effect with the
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -18,6 +18,8 @@ _Done = TypeVar("_Done")
 
 _MOST_AT_ONCE = 4
 """Between two frames, so that those who ask much do not hold up the stream."""
+_KEPT = 32
+"""Sets of sentences that are remembered: more than commands are taken while a result is on its way."""
 MOST_SENTENCES = 64
 """In a session that people talk to; eight run at the price of little more than one, and each eight more cost another step."""
 
@@ -40,14 +42,23 @@ class Controls:
         self._session = session
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._next_key = 0
-        self._sentences = tuple(self._new(text) for text in session.texts)
+        self._history: tuple[tuple[Sentence, ...], ...] = (tuple(self._new(text) for text in session.texts),)
+        """Newest first; replaced as a whole, since other threads read it."""
         self._paused = False
         self._closed = False
 
     @property
     def sentences(self) -> tuple[Sentence, ...]:
         """Those of the session, in its order."""
-        return self._sentences
+        return self._history[0]
+
+    def sentences_of(self, texts: Sequence[str]) -> tuple[Sentence, ...]:
+        """Those of a result, in its order: it may be of before the last commands.
+
+        Args:
+            texts: of the result.
+        """
+        return next(x for x in (*self._history, self._unknown(texts)) if [y.text for y in x] == list(texts))
 
     @property
     def is_paused(self) -> bool:
@@ -57,11 +68,11 @@ class Controls:
         """Ask for one more. Its Future raises ValueError for a sentence that cannot be read, and for one too many."""
 
         def do() -> Sentence:
-            if len(self._sentences) >= MOST_SENTENCES:
+            if len(self.sentences) >= MOST_SENTENCES:
                 raise ValueError(f"there are {MOST_SENTENCES} sentences already; remove one first")
             self._session.add(text)
             sentence = self._new(text)
-            self._sentences += (sentence,)
+            self._set((*self.sentences, sentence))
             return sentence
 
         return self._give(do)
@@ -81,7 +92,7 @@ class Controls:
 
         def do() -> Sentence:
             index = self._index(key)
-            return self._put(index, replace(self._sentences[index], label=label))
+            return self._put(index, replace(self.sentences[index], label=label))
 
         return self._give(do)
 
@@ -91,7 +102,7 @@ class Controls:
         def do() -> None:
             index = self._index(key)
             self._session.remove(index)
-            self._sentences = self._sentences[:index] + self._sentences[index + 1 :]
+            self._set(self.sentences[:index] + self.sentences[index + 1 :])
 
         return self._give(do)
 
@@ -142,6 +153,8 @@ class Controls:
             command()
         else:
             self._commands.put(command)
+            if self._closed:  # since it was asked: nobody else takes what came after
+                self.close()
         return future
 
     def _new(self, text: str) -> Sentence:
@@ -149,11 +162,18 @@ class Controls:
         return Sentence(self._next_key, text, text)
 
     def _index(self, key: int) -> int:
-        for index, sentence in enumerate(self._sentences):
+        for index, sentence in enumerate(self.sentences):
             if sentence.key == key:
                 return index
         raise ValueError("this sentence has been removed")
 
     def _put(self, index: int, sentence: Sentence) -> Sentence:
-        self._sentences = (*self._sentences[:index], sentence, *self._sentences[index + 1 :])
+        self._set((*self.sentences[:index], sentence, *self.sentences[index + 1 :]))
         return sentence
+
+    def _set(self, sentences: tuple[Sentence, ...]) -> None:
+        self._history = (sentences, *self._history)[:_KEPT]
+
+    def _unknown(self, texts: Sequence[str]) -> tuple[Sentence, ...]:
+        """Of somebody who asked the session itself."""
+        return tuple(Sentence(index + 1, text, text) for index, text in enumerate(texts))

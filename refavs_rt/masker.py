@@ -17,8 +17,9 @@ class Masker:
     """Masks of N sentences from frame to frame.
 
     A sentence that something fits is shown from a presence of `RunConfig.presence_threshold` on, and no longer once it falls
-    below that by more than `presence_hysteresis`, so that one near the threshold does not flicker. Logits may be smoothed over
-    time (`mask_smoothing_s`), and edges are put where the picture has them (`align_edges`).
+    below that by more than `presence_hysteresis`, or to less than half of it, so that one near the threshold does not
+    flicker. Logits may be smoothed over time (`mask_smoothing_s`), and edges are put where the picture has them
+    (`align_edges`).
     """
 
     def __init__(self, run: RunConfig) -> None:
@@ -53,7 +54,9 @@ class Masker:
             frame: what they were found in.
         """
         run = self._run
-        stays = self._shown & (presence >= run.presence_threshold - run.presence_hysteresis)
+        # At least half of it: a low threshold must not become one that nothing falls below.
+        leaves_at = max(run.presence_threshold - run.presence_hysteresis, run.presence_threshold / 2)
+        stays = self._shown & (presence >= leaves_at)
         self._shown = (presence >= run.presence_threshold) | stays
         logits = self._smoothed(logits, frame.pts_s)
         masks = np.zeros((len(logits), frame.height, frame.width), np.bool_)

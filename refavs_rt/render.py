@@ -35,7 +35,7 @@ class Overlay:
 
     Args:
         height, width: of the frames, in pixels.
-        presence_threshold: sentences below it stand faint in the legend.
+        presence_threshold: sentences below it without a mask stand faint in the legend.
     """
 
     def __init__(self, height: int, width: int, presence_threshold: float) -> None:
@@ -63,7 +63,7 @@ class Overlay:
             )
         painted = image.copy()
         self.paint_masks(painted, masks, [colour(index) for index in range(len(masks))])
-        self._paint_legend(painted, texts, presence)
+        self._paint_legend(painted, texts, masks, presence)
         for gone in self._sentences.keys() - set(texts):
             del self._sentences[gone]
         return painted
@@ -79,7 +79,9 @@ class Overlay:
         for mask, rgb in zip(masks, colours, strict=True):
             paint_mask(image, mask, rgb, opacity=round(_FILL * 256), outline=self._outline)
 
-    def _paint_legend(self, image: Image, texts: Sequence[str], presence: NDArray[np.float32]) -> None:
+    def _paint_legend(
+        self, image: Image, texts: Sequence[str], masks: Mask, presence: NDArray[np.float32]
+    ) -> None:
         """A row a sentence, at the top left: its colour, its score, its words."""
         line, gap = self._font.height, self._font.height // 3
         scores = [self._font.line(f"{score:.2f}") for score in presence]
@@ -91,7 +93,8 @@ class Overlay:
         panel[:] = _blend(panel, (0, 0, 0), _PANEL)
         for index, (score, row) in enumerate(zip(scores, words, strict=True)):
             top = 2 * gap + index * (line + gap)
-            present = presence[index] >= self._presence_threshold
+            # A sentence that was shown keeps its mask for a little below the threshold.
+            present = presence[index] >= self._presence_threshold or masks[index].any()
             self._swatch(
                 image[top : top + line, 2 * gap : 2 * gap + line], colour(index), filled=bool(present)
             )

@@ -152,6 +152,8 @@ def _write(
                 _show_progress(summary, result)
             if summary.frames == max_frames:
                 break
+        if stop.number and not summary.frames:
+            raise KeyboardInterrupt(stop.number)  # there is nothing to complete
         if isinstance(source, LiveIngest):
             summary.counters = {**source.counters, "overdue": session.overdue}
     return summary
@@ -183,13 +185,13 @@ def _open_outputs(
         add(pushing)
     if wanted.overlay is not None:
         add(OverlayOutput(wanted.overlay, facts))
-    if wanted.masks is not None:
-        add(MaskFilesOutput(wanted.masks, facts))
     if wanted.metrics is not None:
         files.enter_context(_metrics_server(wanted, metering))
     if wanted.serve is not None or (isinstance(source, LiveIngest) and not wanted.is_written):
         page = files.enter_context(_page(session, source, wanted, metering))
-    # After those which may refuse: until then an older file of records stays as it is.
+    # After those which may refuse: until then no folder is made, and an older file of records stays as it is.
+    if wanted.masks is not None:
+        add(MaskFilesOutput(wanted.masks, facts))
     if wanted.records is not None:
         add(RecordsOutput(wanted.records))
     return page
@@ -259,8 +261,14 @@ def _check_outputs(source: str | Live, wanted: Wanted) -> None:
             raise UsageError(f"{path}: is a folder; name a file in it")
         if not os.access(path if path.exists() else path.parent, os.W_OK):
             raise UsageError(f"{path}: may not be written; choose another place")
-        if isinstance(source, str) and path.exists() and os.path.exists(source) and path.samefile(source):
-            raise UsageError(f"{path}: is the source itself; write to another file")
+        for read in (source.camera, source.mic) if isinstance(source, Live) else (source,):
+            if (
+                path.exists()
+                and isinstance(read, str | os.PathLike)
+                and os.path.exists(read)
+                and path.samefile(read)
+            ):
+                raise UsageError(f"{path}: is the source itself; write to another file")
     overlay, records = wanted.overlay, wanted.records
     if overlay is not None and records is not None and overlay.absolute() == records.absolute():
         raise UsageError(f"{overlay}: asked for as overlay and as records; give two names")

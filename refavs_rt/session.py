@@ -105,7 +105,7 @@ class Model:
         self.turn: contextlib.AbstractContextManager[object] = (
             contextlib.nullcontext() if engine.runs_side_by_side else threading.Lock()
         )
-        """Held while the engine runs, where it does one thing at a time."""
+        """Held while the engine runs, and what it returned is fetched, where it does one thing at a time."""
         try:
             config = bundle.config
             self.tokenizer = Tokenizer(bundle.read(TOKENIZER), config.text_tokens, config.text_vocabulary)
@@ -138,12 +138,11 @@ class Model:
         for first in range(0, len(new), self.sentences_at_once):
             rows = new[first : first + self.sentences_at_once]
             mask = token_mask[rows]
-            features = {
-                "token_mask": mask,
-                **self.engine.text({"token_ids": token_ids[rows], "token_mask": mask}),
-            }
+            with self.turn:
+                read = self.engine.text({"token_ids": token_ids[rows], "token_mask": mask})
+                features = {name: np.asarray(x) for name, x in read.items()} | {"token_mask": mask}
             for row, i in enumerate(rows):
-                self._features[texts[i]] = {name: np.asarray(x)[row] for name, x in features.items()}
+                self._features[texts[i]] = {name: x[row] for name, x in features.items()}
         for text in texts:
             self._features.move_to_end(text)
         found = [self._features[text] for text in texts]
@@ -292,9 +291,11 @@ class Session:
             raise IndexError(f"there is no sentence {index}; there are {len(self.texts)}")
 
     def reset(self) -> None:
-        """Forget what was seen and heard; the sentences stay."""
-        self._forget_rings()
-        self._forget_sentences()
+        """Forget what was seen and heard; the sentences stay. Not while a stream runs in the session."""
+        with self.between_frames:
+            self._forget_rings()
+            self._forget_sentences()
+            self._pushed = None
 
     def _forget_rings(self) -> None:
         self.shared = SharedState.empty(self.model.config)
@@ -374,11 +375,11 @@ class Session:
         with self.model.turn:
             present = self.model.engine.vision({**known, "frame": tensor[None]})
             present |= self.model.engine.audio({"log_mel": log_mel[None], "has_sound": np.array([has_sound])})
-        tick = None
-        if self._clock.advance(pts_s):
-            slot = self.shared.commit(present)
-            tick = slot, self.shared.ring_age
-            _log.debug("%.3f s is a tick: committed to slot %d", pts_s, slot)
+            tick = None
+            if self._clock.advance(pts_s):
+                slot = self.shared.commit(present)
+                tick = slot, self.shared.ring_age
+                _log.debug("%.3f s is a tick: committed to slot %d", pts_s, slot)
         return Seen({**known, **present}, begins_anew, tick)
 
     def answer(self, seen: Seen) -> Prediction:
@@ -395,13 +396,13 @@ class Session:
                     self.model.engine.step({**seen.feeds, **sentences})
                     for sentences in self._groups.of(self.sentences.feeds())
                 ]
-            step = together(groups) if groups else self._nothing()
-            if not np.isfinite(step["mask_logits"].sum() + step["presence"].sum()):
-                raise BundleError(
-                    f"{self.model.bundle.path}: the model returned NaN or infinity; export a sound checkpoint"
-                )
-            if seen.tick and self.texts:
-                self.sentences.commit(step, *seen.tick)
+                step = together(groups) if groups else self._nothing()
+                if not np.isfinite(step["mask_logits"].sum() + step["presence"].sum()):
+                    raise BundleError(
+                        f"{self.model.bundle.path}: the model returned NaN or infinity; export a sound checkpoint"
+                    )
+                if seen.tick and self.texts:
+                    self.sentences.commit(step, *seen.tick)
         return Prediction(step["mask_logits"], step["presence"], seen.tick is not None)
 
     def result(self, frame: SeenFrame, seen: Seen) -> Result:

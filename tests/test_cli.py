@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,7 +133,27 @@ def test_a_refused_overlay_leaves_older_records(
 def test_a_full_disk_is_one_line(bundle: Bundle, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments(clip, bundle, "--jsonl", "/dev/full")) == 1
     (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error: "))
-    assert "No space left" in line
+    assert line == "error: /dev/full: cannot be written (No space left on device); check the disk"
+
+
+def test_a_refused_page_makes_no_folder(bundle: Bundle, clip: Path, tmp_path: Path) -> None:
+    words = arguments(clip, bundle, "--masks", tmp_path / "masks", "--max-frames", "1")
+    assert main([*words, "--serve", "0.0.0.0:0"]) == 1
+    assert not (tmp_path / "masks").exists()
+    assert main([*words, "--serve", "0.0.0.0:0", "--token", "abc"]) == 0
+
+
+def test_a_file_as_camera_is_not_written_over(
+    bundle: Bundle, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied = Path(shutil.copy(clip, tmp_path / "clip.mp4"))
+    content = copied.read_bytes()
+    for source in (["--camera", str(copied)], ["--camera", str(clip), "--mic", str(copied)]):
+        words = ["stream", *source, "--bundle", str(bundle.path), "--text", "a dog"]
+        for output in ("--jsonl", "--out"):
+            assert main([*words, output, str(copied)]) == 1
+            assert "is the source itself" in capsys.readouterr().err
+    assert copied.read_bytes() == content
 
 
 def test_nothing_is_found_below_the_threshold(bundle: Bundle, clip: Path, tmp_path: Path) -> None:
@@ -185,6 +206,8 @@ def mistakes(clip: Path, folder: Path) -> dict[str, tuple[list[str], str]]:
         "live options of a file": (["--hwaccel", "cuda"], "--hwaccel is of live sources"),
         "token without a page": (["--token", "x"], "--token is for a page"),
         "too many sentences": (["--text", "a"] * 64, "65 sentences are too many: 64 at most"),
+        "no port": (["--serve", "²"], "cannot be served at"),
+        "no host": (["--serve", "a..b:8765", "--token", "x"], "'a..b' is no name of a machine"),
         "no page there": (["--serve", "127.0.0.1:99999"], "is no address to serve at"),
         "blank sentence": (["--text", "  "], "must not be empty"),
         "no such bundle": (["--bundle", str(folder / "none")], "none: no such bundle folder"),

@@ -74,6 +74,42 @@ def test_what_cannot_be_done_is_told_to_who_asked(session: Session, controls: Co
     ]
 
 
+def test_a_result_of_before_a_command_has_the_sentences_of_then(controls: Controls) -> None:
+    before = controls.sentences
+    controls.change(1, "a fox")
+    controls.remove(2)
+    controls.add("a dog")
+    controls.rename(1, "Reynard")
+    controls.apply()
+    assert controls.sentences_of(("a dog", "a cat")) == before
+    assert [(s.key, s.label) for s in controls.sentences_of(("a fox", "a cat"))] == [
+        (1, "a fox"),
+        (2, "a cat"),
+    ]
+    assert controls.sentences_of(["a fox", "a dog"]) == controls.sentences
+    assert [s.text for s in controls.sentences_of(["who", "ever"])] == ["who", "ever"]
+
+
+def test_a_command_that_comes_while_all_ends_is_answered(
+    controls: Controls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`close` falls between the question whether it is closed and the command's coming into the queue."""
+    put = controls._commands.put
+
+    class Late:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(commands, name)
+
+        def put(self, command: Any) -> None:
+            controls.close()
+            put(command)
+
+    commands = controls._commands
+    monkeypatch.setattr(controls, "_commands", Late())
+    with pytest.raises(ValueError, match="the stream has ended"):
+        controls.add("a bell").result(1)
+
+
 def test_there_is_an_end_to_sentences(controls: Controls) -> None:
     futures = [controls.add("a dog") for _ in range(MOST_SENTENCES)]
     for _ in range(MOST_SENTENCES):  # a few between two frames

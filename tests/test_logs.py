@@ -192,6 +192,31 @@ def test_a_reader_who_leaves_ends_the_run() -> None:
         assert "Traceback" not in said
 
 
+@pytest.mark.media
+def test_a_signal_before_the_first_result_is_no_error(tmp_path: Path) -> None:
+    command = [
+        *CAMERA,
+        "--mic",
+        "none",
+        "--deadline-ms",
+        "0.001",
+        "--out",
+        str(tmp_path / "overlay.mp4"),
+        "-v",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr
+        try:
+            while not (line := run.stderr.readline()).startswith("info: overlay encoded"):
+                assert line, "the run has ended"
+            run.terminate()
+            _, said = run.communicate(timeout=60)
+        finally:
+            run.kill()
+    assert run.returncode == 143 and said.endswith("interrupted\n") and "error" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_v_tells_the_bundle_the_source_and_the_ticks(
     clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -65,6 +65,13 @@ def test_each_sentence_has_its_own() -> None:
     assert shown(masker, 0.45, 0.45, 0.45) == [False, False, False]
 
 
+def test_a_low_threshold_still_has_something_below_it() -> None:
+    masker = Masker(RunConfig(presence_threshold=0.08, presence_hysteresis=0.1))
+    masker.add(1)
+    presence = [0.07, 0.08, 0.05, 0.03, 0.07]
+    assert [shown(masker, p)[0] for p in presence] == [False, True, True, False, False]
+
+
 def test_without_hysteresis_the_threshold_alone_counts() -> None:
     masker = Masker(RunConfig(presence_threshold=0.5, presence_hysteresis=0.0))
     masker.add(1)

@@ -252,6 +252,7 @@ def result(image: np.ndarray[Any, Any], index: int) -> Any:
         pts_s=0.0,
         latency_ms=1.0,
         image=image,
+        texts=(),
         masks=np.zeros((0, *image.shape[:2]), bool),
         presence=np.zeros(0, np.float32),
         frame=SimpleNamespace(samples=None),

@@ -106,6 +106,20 @@ def test_an_engine_that_does_one_thing_at_a_time_is_left_alone(model: Model, cli
     assert engine.together == {frozenset({graph}) for graph in ("text", "vision", "audio", "step")}
 
 
+def test_a_sentence_that_comes_while_it_runs_waits_for_its_turn(model: Model, clip: Path) -> None:
+    engine = Watched(model, runs_side_by_side=False)
+    engine.before = lambda graph: time.sleep(0.002)
+    session = Model(model.bundle, engine, model.run).session(TEXTS)
+    controls = Controls(session)
+    source = open_source(clip, model.config.image_size)
+    added = []
+    for result in run_session(session, source, controls=controls):
+        if result.index < 15:
+            added.append(controls.add(f"sentence {result.index}"))
+    assert sum(future.exception(0) is None for future in added) >= 10
+    assert engine.together == {frozenset({graph}) for graph in ("text", "vision", "audio", "step")}
+
+
 @pytest.mark.parametrize("graph", ["vision", "step"])
 def test_what_goes_wrong_in_a_stage_reaches_the_caller(model: Model, clip: Path, graph: str) -> None:
     engine = Watched(model, runs_side_by_side=True)

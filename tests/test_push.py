@@ -186,3 +186,15 @@ def test_a_deep_copy_goes_on_by_itself(model: Model) -> None:
     np.testing.assert_array_equal(copied.push(frames[2], None, 2.0).mask_logits, other.mask_logits)
     copied.add("one more")
     assert len(session.texts) == 2 and again.index == 1
+
+
+def test_after_a_reset_nothing_of_before_is_heard(model: Model) -> None:
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    loud, quiet = rng.uniform(-1, 1, WINDOW).astype(np.float32), np.zeros(640, np.float32)
+    session, fresh = model.session(TEXTS), model.session(TEXTS)
+    session.push(picture, loud, 10.0)
+    session.reset()
+    found, expected = session.push(picture, quiet, 10.04), fresh.push(picture, quiet, 10.04)
+    np.testing.assert_array_equal(found.mask_logits, expected.mask_logits)
+    assert (found.frame.log_mel is None) == (expected.frame.log_mel is None)

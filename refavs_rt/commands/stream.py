@@ -154,7 +154,7 @@ def add_parser(commands: Any) -> None:
         type=share,
         default=defaults.presence_threshold,
         metavar="X",
-        help="no mask is drawn for a sentence whose presence is below X, from 0 to 1 (default %(default)s)",
+        help="a sentence gets a mask from a presence of X on, from 0 to 1, and loses it a little below (default %(default)s)",
     )
     stream.set_defaults(command=run)
 

@@ -102,7 +102,10 @@ class MaskFilesOutput(Output):
         if self._thread.is_alive():
             self._frames.put(None)
             self._thread.join()
-        self._index.close()
+        try:
+            self._index.close()
+        except OSError as error:
+            self._error = self._error or error
 
     def _run(self) -> None:
         while (frame := self._frames.get()) is not None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from refavs_rt.jsonl import write_line
+from refavs_rt.sink import SinkError
 
 from .base import Output
 
@@ -23,6 +25,9 @@ class RecordsOutput(Output):
 
     Args:
         path: of the file, which is begun anew; `STDOUT` for the next program of a pipe.
+
+    Raises:
+        SinkError: a line cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,9 +43,24 @@ class RecordsOutput(Output):
         return {"path": str(self._path)}
 
     def write(self, result: Result) -> None:
-        write_line(self._file, result)
-        self._file.flush()
+        with self._named_errors():
+            write_line(self._file, result)
+            self._file.flush()
 
     def close(self) -> None:
         if self._path != STDOUT:
-            self._file.close()
+            with self._named_errors():
+                self._file.close()
+
+    def abort(self) -> None:
+        with contextlib.suppress(SinkError):  # what went wrong is known
+            self.close()
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:  # who read stdout has gone, which is no mistake
+            raise
+        except OSError as error:
+            raise SinkError(f"{self._path}: cannot be written ({error.strerror}); check the disk") from error

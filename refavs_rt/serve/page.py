@@ -91,7 +91,7 @@ class Page:
     def show(self, result: Result, dropped: int) -> None:
         """A result of the session, from its own thread; takes no time."""
         self._last_s = result.pts_s
-        self._painter.show(Shown(result, self.controls.sentences, dropped))
+        self._painter.show(Shown(result, self.controls.sentences_of(result.texts), dropped))
 
     def tell(self, when_s: float, text: str) -> None:
         """Something happened to the source."""

@@ -119,9 +119,9 @@ class Painter:
                 {
                     **describe(sentence),
                     "presence": round(float(score), 3),
-                    "present": bool(score >= self._threshold),
+                    "present": bool(score >= self._threshold or mask.any()),
                 }
-                for sentence, score in zip(shown.sentences, result.presence, strict=True)
+                for sentence, score, mask in zip(shown.sentences, result.presence, result.masks, strict=True)
             ],
         }
 

@@ -112,6 +112,8 @@ def _listen(host: str, port: int, flag: str) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(2 * MOST_VIEWERS)  # at once, so that who comes before the loop runs is not refused
+    except UnicodeError as error:  # what getaddrinfo says of "a..b"
+        raise ServeError(f"{host!r} is no name of a machine; give another address to {flag}") from error
     except OSError as error:
         if listener is not None:
             listener.close()
