@@ -201,7 +201,7 @@ Address network(const std::string& typed, const Scheme& scheme) {
   address.url = typed;
   address.demuxer = scheme.demuxer;
   address.protocols = scheme.protocols;
-  address.shown = without_secrets(typed);
+  address.shown = without_secrets_whole(typed);
   address.options = {{"format_whitelist", kNetworkFormats}};
   if (host_of(typed).empty() && scheme.name != std::string("udp"))
     throw IngestError(address.shown + ": names no host; write it as " + scheme.name +
@@ -248,6 +248,41 @@ std::string known_schemes() {
   return names + "screen:, lavfi:, gst:, a device or a file";
 }
 
+// `ends`: what a URL ends at, besides the end of the text.
+std::string hidden(const std::string& text, const std::string& ends) {
+  std::string shown;
+  size_t at = 0;
+  for (;;) {
+    const size_t begin = text.find("://", at);
+    if (begin == std::string::npos) break;
+    const size_t authority = begin + 3;
+    // A password may hold anything, escaped or not, so all is hidden up to the last @ before what
+    // ends the URL.
+    const size_t end = std::min(text.find_first_of(ends, authority), text.size());
+    const size_t user_end = text.substr(0, end).rfind('@');
+    shown += text.substr(at, authority - at);
+    at = authority;
+    if (user_end == std::string::npos || user_end < authority) continue;
+    shown += "***";
+    at = user_end;
+  }
+  shown += text.substr(at);
+
+  for (size_t mark = shown.find_first_of("?&#"); mark != std::string::npos;
+       mark = shown.find_first_of("?&#", mark + 1)) {
+    const size_t equals = shown.find('=', mark);
+    if (equals == std::string::npos) break;
+    const std::string key = lower(shown.substr(mark + 1, equals - mark - 1));
+    const bool secret =
+        std::any_of(std::begin(kSecretKeys), std::end(kSecretKeys),
+                    [&](const char* name) { return key.find(name) != std::string::npos; });
+    if (!secret) continue;
+    const size_t end = std::min(shown.find_first_of("&#" + ends, equals), shown.size());
+    shown.replace(equals + 1, end - equals - 1, "***");
+  }
+  return without_secret_properties(shown);
+}
+
 }  // namespace
 
 Address parse_address(const std::string& typed, Medium medium) {
@@ -287,8 +322,8 @@ Address parse_address(const std::string& typed, Medium medium) {
     if (scheme == known.name) return network(typed, known);
   std::error_code error;
   if (!scheme.empty() && !std::filesystem::exists(typed, error))
-    throw IngestError(without_secrets(typed) + ": " + scheme + ":// is not known here; name " +
-                      known_schemes());
+    throw IngestError(without_secrets_whole(typed) + ": " + scheme +
+                      ":// is not known here; name " + known_schemes());
   return file_address(typed);
 }
 
@@ -300,39 +335,9 @@ Address file_address(const std::string& path) {
   return address;
 }
 
-std::string without_secrets(const std::string& text) {
-  std::string shown;
-  size_t at = 0;
-  for (;;) {
-    const size_t begin = text.find("://", at);
-    if (begin == std::string::npos) break;
-    const size_t authority = begin + 3;
-    // A password may hold anything, escaped or not, so all is hidden up to the last @ before what
-    // ends the URL.
-    const size_t end = std::min(text.find_first_of(" \"'", authority), text.size());
-    const size_t user_end = text.substr(0, end).rfind('@');
-    shown += text.substr(at, authority - at);
-    at = authority;
-    if (user_end == std::string::npos || user_end < authority) continue;
-    shown += "***";
-    at = user_end;
-  }
-  shown += text.substr(at);
+std::string without_secrets(const std::string& text) { return hidden(text, " \"'"); }
 
-  for (size_t mark = shown.find_first_of("?&#"); mark != std::string::npos;
-       mark = shown.find_first_of("?&#", mark + 1)) {
-    const size_t equals = shown.find('=', mark);
-    if (equals == std::string::npos) break;
-    const std::string key = lower(shown.substr(mark + 1, equals - mark - 1));
-    const bool secret =
-        std::any_of(std::begin(kSecretKeys), std::end(kSecretKeys),
-                    [&](const char* name) { return key.find(name) != std::string::npos; });
-    if (!secret) continue;
-    const size_t end = std::min(shown.find_first_of("&# \"'", equals), shown.size());
-    shown.replace(equals + 1, end - equals - 1, "***");
-  }
-  return without_secret_properties(shown);
-}
+std::string without_secrets_whole(const std::string& address) { return hidden(address, ""); }
 
 bool may_open_part(const Address& address, const std::string& url) {
   if (address.kind != AddressKind::kNetwork || url == address.url) return true;

@@ -47,6 +47,10 @@ Address file_address(const std::string& path);
 // properties of GStreamer's elements (user-pw=...).
 std::string without_secrets(const std::string& text);
 
+// The same of a text that is one address as a whole, whatever its password holds: a blank or a
+// quotation mark, which end a URL in a sentence, end none here.
+std::string without_secrets_whole(const std::string& address);
+
 // Whether a stream that was opened at `address` may open `url` for a part of itself (a segment of a
 // playlist). A stream of the network reaches no host of the local network but its own.
 bool may_open_part(const Address& address, const std::string& url);

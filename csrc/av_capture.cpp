@@ -22,9 +22,10 @@ constexpr double kOpen_s = 15.0;
 constexpr int64_t kPoll_us = 2000;     // between two questions to a device that has nothing yet
 constexpr int64_t kSlice_us = 50'000;  // between two looks at stop() while sleeping
 constexpr int64_t kBehind_us = 500'000;
-constexpr int64_t kGap_us = 1'000'000;    // of timestamps: something is missing
-constexpr int64_t kJump_us = 10'000'000;  // they begin anew
-constexpr int64_t kInstant_us = 2000;     // a packet that takes no longer to read was there already
+constexpr int64_t kGap_us = 1'000'000;              // of timestamps: something is missing
+constexpr int64_t kJump_us = 10'000'000;            // they begin anew
+constexpr int64_t kFarthest_us = int64_t{1} << 50;  // 35 years from zero
+constexpr int64_t kInstant_us = 2000;  // a packet that takes no longer to read was there already
 constexpr int64_t kBacklog_us = 500'000;
 constexpr int64_t kOld_us = 500'000;  // a picture that has waited so long for the decoder is late
 constexpr double kPictures = 5.0;     // may be missing of a slow camera
@@ -241,6 +242,7 @@ void AvCapture::pace(const AVPacket& packet, AVRational base) {
   const int64_t stamp = packet.dts != AV_NOPTS_VALUE ? packet.dts : packet.pts;
   if (stamp == AV_NOPTS_VALUE) return;
   const int64_t time_us = av_rescale_q(stamp, base, {1, 1'000'000});
+  if (time_us > kFarthest_us || time_us < -kFarthest_us) return;  // no time of a source
   const int64_t now_us = av_gettime_relative();
   const int64_t ahead_us = newest_us_ == AV_NOPTS_VALUE ? 0 : time_us - newest_us_;
   if (newest_us_ == AV_NOPTS_VALUE || std::abs(ahead_us) > kJump_us) {

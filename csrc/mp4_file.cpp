@@ -112,6 +112,7 @@ void Mp4File::begin() {
   status = avformat_write_header(output_.get(), &settings);
   av_dict_free(&settings);
   if (status < 0) fail("cannot be begun", status);
+  has_header_ = true;
   avio_flush(output_->pb);
   begun_ = avio_tell(output_->pb);
 }
@@ -156,7 +157,7 @@ void Mp4File::finish() {
 }
 
 void Mp4File::keep() {
-  if (!ended_ && begun_ > 0 && tracks_[0].packets > 0) {
+  if (!ended_ && has_header_ && tracks_[0].packets > 0) {
     ended_ = true;
     av_write_trailer(output_.get());  // where the disk is full, what is there is read all the same
   }

@@ -58,8 +58,9 @@ class Mp4File {
   [[noreturn]] void fail(const std::string& what, int status) const;
 
   const std::string path_;
-  std::string part_;   // empty: none is to be removed
-  int64_t begun_ = 0;  // its size before the first packet
+  std::string part_;  // empty: none is to be removed
+  bool has_header_ = false;
+  int64_t begun_ = 0;  // its size before the first packet; 0 where the header waits for packets
   OutputPtr output_;
   std::vector<Track> tracks_;
   bool ended_ = false;

@@ -75,6 +75,7 @@ void Push::close() {
     woken_.notify_all();
   }
   items_.finish();
+  std::lock_guard<std::mutex> lock(join_mutex_);
   if (thread_.joinable()) thread_.join();
 }
 
@@ -106,6 +107,7 @@ void Push::run() {
 
 void Push::connected() {
   std::lock_guard<std::mutex> lock(mutex_);
+  drop_queued();  // one that was taken just as the last connection was lost
   connected_ = true;
   if (was_connected_) ++counters_.reconnects;
   was_connected_ = true;
@@ -127,12 +129,17 @@ void Push::feed(PushConnection* connection) {
   }
 }
 
+// With mutex_ held.
+void Push::drop_queued() {
+  Item item;
+  while (items_.pop(&item, std::chrono::milliseconds(0)) == RingStatus::kDone) ++counters_.dropped;
+}
+
 void Push::lost(const std::string& reason) {
   std::lock_guard<std::mutex> lock(mutex_);
   const bool was_there = std::exchange(connected_, false);
-  Item item;
   if (was_there) ++counters_.dropped;  // the one that was being sent
-  while (items_.pop(&item, std::chrono::milliseconds(0)) == RingStatus::kDone) ++counters_.dropped;
+  drop_queued();
   if (closed_ || std::exchange(said_lost_, true)) return;
   lost_at_s_ = clock_s();
   notices_.add(now_s_, (was_there ? "lost: push to " : "not reached: push to ") + target_.shown +

@@ -66,6 +66,7 @@ class Push {
   void run();
   void connected();
   void feed(PushConnection* connection);
+  void drop_queued();
   void lost(const std::string& reason);
   bool pause(double seconds);
 
@@ -90,6 +91,7 @@ class Push {
   PushCounters counters_;
 
   Ring<Item> items_;
+  std::mutex join_mutex_;  // two may close at once
   std::thread thread_;
 };
 

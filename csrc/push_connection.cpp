@@ -98,6 +98,7 @@ void PushConnection::send(const std::vector<uint8_t>& picture, double pts_s) {
     if (sound_) {
       sound_->begin(pts_s);
       sound_->write_until(pts_s, [](AVPacket*) {});  // while nobody was there
+      deadline_->within(kStall_s);                   // the receiver had no part in that
     }
   }
   encoder_->encode(picture, pts_s - begin_s_, [&](AVPacket* packet) {

@@ -26,7 +26,7 @@ constexpr Scheme kSchemes[] = {
 };
 
 std::string shown(const std::string& typed, const Scheme& scheme) {
-  std::string text = without_secrets(typed);
+  std::string text = without_secrets_whole(typed);
   const size_t query = text.find_first_of("?#");
   const bool asks = query != std::string::npos;
   if (asks) text.resize(query);
@@ -50,7 +50,9 @@ PushTarget parse_push(const std::string& typed) {
   const Scheme* scheme = std::find_if(std::begin(kSchemes), std::end(kSchemes),
                                       [&](const Scheme& known) { return name == known.name; });
   if (scheme == std::end(kSchemes) || typed.find('\0') != std::string::npos)
-    throw SinkError("the overlay cannot be pushed to '" + without_secrets(typed) +
+    // What follows is not shown: in an address that is not known anything may be a key.
+    throw SinkError("the overlay cannot be pushed to '" +
+                    typed.substr(0, std::min(typed.find_first_of("/?#@"), typed.size())) +
                     "': name rtmp://, rtmps://, rtsp://, rtsps://, srt://, udp:// or tcp://");
   PushTarget target{typed, scheme->muxer, scheme->protocols, shown(typed, *scheme)};
   if (typed.size() == end + 3 || typed[end + 3] == '/')

@@ -105,6 +105,7 @@ void Sink::close() {
     finish_tracks();
     file_->finish();
   } catch (...) {
+    if (pictures_ > 0) file_->keep();
     file_.reset();
     throw;
   }
@@ -124,7 +125,7 @@ void Sink::abort(bool keep) {
   } else if (keep) {
     try {
       finish_tracks();
-    } catch (const SinkError&) {  // what is there is kept
+    } catch (const std::exception&) {  // what is there is kept
     }
     file_->keep();
   }

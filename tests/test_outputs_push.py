@@ -292,12 +292,34 @@ def test_what_is_shown_of_an_address(url: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "out.mp4", "http://user:hush@host/x", "file:///tmp/x", "rtmp://", "rtsp:///live"]
+    "url",
+    [
+        "",
+        "out.mp4",
+        "http://user:hush@host/x",
+        "rtmpt://host/live/hush",
+        " rtmp://host/live/hush",
+        "host/live/hush",
+        "file:///tmp/x",
+        "rtmp://",
+        "rtsp:///live",
+    ],
 )
 def test_what_is_no_address(url: str) -> None:
     with pytest.raises(SinkError, match="pushed to|names no host") as refused:
         Push(url, 64, 48, frame_rate=25.0)
     assert "hush" not in str(refused.value)
+
+
+def test_two_may_close_at_once() -> None:
+    for _ in range(20):
+        push = Push(f"tcp://127.0.0.1:{free_port()}", 64, 48, frame_rate=25.0)
+        closers = [threading.Thread(target=push.close) for _ in range(4)]
+        for closer in closers:
+            closer.start()
+        for closer in closers:
+            closer.join(10.0)
+            assert not closer.is_alive()
 
 
 def test_pictures_that_cannot_be_taken() -> None:

@@ -246,14 +246,17 @@ def test_pictures_that_cannot_be_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
-def test_a_full_disk_is_told(tmp_path: Path) -> None:
-    """A file size limit stands for the full disk."""
+@pytest.mark.parametrize(
+    ("pictures", "limit"), [(60, 200_000), (8, 60_000)], ids=["while writing", "in the last pictures"]
+)
+def test_a_full_disk_is_told(tmp_path: Path, pictures: int, limit: int) -> None:
+    """A file size limit stands for the full disk; eight pictures wait in the encoder until the end."""
     import resource
 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     random = np.random.default_rng(0)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
     try:
         with (
             pytest.raises(
@@ -262,13 +265,15 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
             ),
             OverlayWriter(tmp_path / "out.mp4", 320, 240) as writer,
         ):
-            for i in range(60):
+            for i in range(pictures):
                 writer.write(random.integers(0, 256, (240, 320, 3), np.uint8), i / 25)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, previous)
     assert [item.name for item in tmp_path.iterdir()] == ["out.part.mp4"]
-    assert len(decode_rgb(tmp_path / "out.part.mp4", 320, 240)) > 0, "what was written is not lost"
+    assert (tmp_path / "out.part.mp4").stat().st_size == limit, "what was written is not lost"
+    if pictures > 8:  # of the others not even the first fragment was whole
+        assert len(decode_rgb(tmp_path / "out.part.mp4", 320, 240)) > 0
 
 
 def test_a_signal_gets_through_while_the_encoder_is_busy(tmp_path: Path) -> None:

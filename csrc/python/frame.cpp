@@ -60,7 +60,7 @@ py::object PyFrame::tensor() {
   if (tensor_.is_none()) {
     const py::ssize_t size = picture_.size();
     py::array_t<float> made({py::ssize_t(3), size, size});
-    write(made.mutable_data());
+    write(picture_, made.mutable_data());
     tensor_ = made;
     let_go();
   }
@@ -68,9 +68,10 @@ py::object PyFrame::tensor() {
 }
 
 void PyFrame::write_tensor(const py::object& out) {
+  const Picture picture = picture_;  // another thread may let it go while Python makes the target
   if (tensor_.is_none()) {
-    const py::array target = tensor_target(out, picture_.size());
-    write(static_cast<float*>(const_cast<void*>(target.data())));
+    const py::array target = tensor_target(out, picture.size());
+    write(picture, static_cast<float*>(const_cast<void*>(target.data())));
   } else {
     const py::array made(tensor_);
     const py::array target = tensor_target(out, static_cast<int>(made.shape(1)));
@@ -78,8 +79,7 @@ void PyFrame::write_tensor(const py::object& out) {
   }
 }
 
-void PyFrame::write(float* out) {
-  const Picture picture = picture_;
+void PyFrame::write(const Picture picture, float* out) {
   py::gil_scoped_release release;
   picture.tensor(out);
 }

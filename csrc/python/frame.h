@@ -25,7 +25,7 @@ class PyFrame {
   const int64_t audio_missing_samples;
 
  private:
-  void write(float* out);
+  static void write(Picture picture, float* out);
   void let_go();
 
   Picture picture_;

@@ -11,6 +11,8 @@
 namespace refavs {
 namespace {
 
+constexpr size_t kMostSamples = size_t{1} << 26;  // minutes of sound at any rate
+
 // Sound in pieces with their times, for those who read it themselves.
 class SoundTrack {
  public:
@@ -20,6 +22,8 @@ class SoundTrack {
     const auto mono = mono_samples(samples);
     if (rate_hz < 1000 || rate_hz > 768'000)
       throw py::value_error("rate_hz must be 1000 to 768000, not " + std::to_string(rate_hz));
+    if (mono.size() > kMostSamples)
+      throw py::value_error(std::to_string(mono.size()) + " samples at once are too many");
     if (!std::isfinite(at_s)) throw py::value_error("at_s must be a finite number of seconds");
     FramePtr frame = new_frame();
     frame->format = AV_SAMPLE_FMT_FLT;

@@ -110,6 +110,15 @@ TEST(Address, UsersPasswordsAndKeysAreNotShown) {
   for (const auto& [text, shown] : cases) EXPECT_EQ(without_secrets(text), shown);
 }
 
+TEST(Address, WhatEndsAUrlInASentenceEndsNoneThatWasTyped) {
+  for (const std::string password : {"it's", "a b", "say \"x\""}) {
+    const std::string typed = "rtsp://admin:" + password + "@h:554/live";
+    EXPECT_EQ(picture(typed).shown, "rtsp://***@h:554/live");
+    EXPECT_EQ(without_secrets_whole("http://h/?token=" + password + "&x=1"),
+              "http://h/?token=***&x=1");
+  }
+}
+
 // Whatever the parts are, the password is in none of what is shown, and the host is in it.
 TEST(Address, NoPasswordIsShownWhateverItIsMadeOf) {
   std::mt19937 random(11);
@@ -121,6 +130,7 @@ TEST(Address, NoPasswordIsShownWhateverItIsMadeOf) {
     if (random() % 2) rest += "?size=4";
     const std::string password = "QQQ" + filler + "QQQ";
     const std::string url = "rtsp://user:" + password + "@host.example:554" + rest;
+    EXPECT_EQ(without_secrets_whole(url).find("QQQ"), std::string::npos) << url;
     if (filler.find('\'') != std::string::npos) continue;  // ends a URL in a message
     const std::string shown = without_secrets("cannot open '" + url + "'");
     EXPECT_EQ(shown.find("QQQ"), std::string::npos) << url << " is shown as " << shown;
