@@ -30,14 +30,16 @@ class Ahead(Generic[_Item]):
     Args:
         make: the generator function; the generator lives and dies in the thread.
         name: of the thread.
-        depth: how many finished items may wait.
+        depth: how many items may be in the making or finished and waiting: of one that would have to wait the making is not
+            begun, so that it is made of what is newest then.
     """
 
     def __init__(
         self, make: Callable[[], Generator[_Item, None, None]], name: str, *, depth: int = 1
     ) -> None:
         self._make = make
-        self._finished: queue.Queue[_Item | _End] = queue.Queue(depth)
+        self._finished: queue.SimpleQueue[_Item | _End] = queue.SimpleQueue()
+        self._room = threading.Semaphore(depth)
         self._stop = threading.Event()
         self._ended = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -51,6 +53,7 @@ class Ahead(Generic[_Item]):
             raise StopIteration
         item = self._finished.get()
         if not isinstance(item, _End):
+            self._room.release()
             return item
         self._ended = True
         if item.error is not None:
@@ -73,18 +76,18 @@ class Ahead(Generic[_Item]):
         error: BaseException | None = None
         try:
             with contextlib.closing(self._make()) as items:
-                for item in items:
-                    if not self._put(item):
-                        return
+                while self._has_room():
+                    try:
+                        self._finished.put(next(items))
+                    except StopIteration:
+                        break
         except BaseException as raised:  # is raised again where the item was wanted
             error = raised
-        self._put(_End(error))
+        self._finished.put(_End(error))
 
-    def _put(self, item: _Item | _End) -> bool:
+    def _has_room(self) -> bool:
+        """Whether another item may be begun, which is waited for; False once nobody asks any more."""
         while not self._stop.is_set():
-            try:
-                self._finished.put(item, timeout=_PATIENCE_S)
-            except queue.Full:
-                continue
-            return True
+            if self._room.acquire(timeout=_PATIENCE_S):
+                return True
         return False

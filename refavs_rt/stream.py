@@ -120,6 +120,8 @@ def run_session(
                     if isinstance(result, _Notice):
                         if on_notice:
                             on_notice(result.when_s, result.text)
+                    elif isinstance(source, LiveIngest):
+                        yield replace(result, latency_ms=(source.now_s - result.pts_s) * 1e3)
                     else:
                         yield result
         finally:
@@ -195,8 +197,7 @@ def _answer(
                 session.overdue += 1
                 continue
             result = session.result(item.frame, item.seen)
-            latency_s = live.now_s - item.frame.pts_s if live else time.perf_counter() - item.started
-            yield replace(result, latency_ms=latency_s * 1e3)
+            yield replace(result, latency_ms=(time.perf_counter() - item.started) * 1e3)
 
 
 def _is_overdue(session: Session, source: LiveIngest, frame: Frame) -> bool:

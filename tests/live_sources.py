@@ -38,7 +38,15 @@ def frames_until(source: LiveIngest, done: Callable[[Frame | None], bool], limit
 
 
 def threads() -> int:
+    """Of this process; the kernel lists one for a moment after it has been joined."""
     return len(os.listdir("/proc/self/task"))
+
+
+def comes_true(condition: Callable[[], bool], limit_s: float) -> bool:
+    until = time.monotonic() + limit_s
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.02)
+    return condition()
 
 
 def sound_of(frame: Frame) -> NDArray[np.float32]:

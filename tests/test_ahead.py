@@ -42,19 +42,20 @@ def test_an_error_comes_in_its_place() -> None:
 
 def test_it_runs_ahead_by_its_depth_and_no_further() -> None:
     made: list[int] = []
-    third = threading.Event()
+    reached = {i: threading.Event() for i in range(100)}
 
     def make() -> Generator[int]:
         for i in range(100):
             made.append(i)
-            if i == 2:
-                third.set()
+            reached[i].set()
             yield i
 
-    with Ahead(make, "bounded", depth=2):
-        assert third.wait(PATIENCE_S)  # nobody has asked for one yet
-        time.sleep(0.2)
-        assert made == [0, 1, 2]  # two wait, and the third has been made
+    with Ahead(make, "bounded", depth=2) as items:
+        for taken in range(3):
+            assert reached[taken + 1].wait(PATIENCE_S)
+            time.sleep(0.2)
+            assert made == list(range(taken + 2))  # two wait, and the next is not begun
+            assert next(items) == taken
 
 
 def test_two_stages_work_at_the_same_time() -> None:

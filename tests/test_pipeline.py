@@ -160,10 +160,10 @@ def test_ctrl_c_leaves_a_paused_file(model: Model, clip: Path) -> None:
     assert paused.done() and list(results) == []
 
 
-def live(model: Model, deadline_s: float) -> Any:
+def live(model: Model, deadline_s: float, duration_s: float = 1.5) -> Any:
     wanted = Model(model.bundle, model.engine, replace(model.run, deadline_s=deadline_s))
     session = wanted.session(TEXTS)
-    return session, open_for(wanted, Live(CAMERA, mic="none"), duration_s=1.5)
+    return session, open_for(wanted, Live(CAMERA, mic="none"), duration_s=duration_s)
 
 
 def test_frames_that_are_too_old_are_given_up(model: Model) -> None:
@@ -173,6 +173,19 @@ def test_frames_that_are_too_old_are_given_up(model: Model) -> None:
     session, source = live(model, 60.0)
     assert len(list(run_session(session, source))) > 3
     assert session.overdue == 0
+
+
+def test_who_is_slow_gets_new_pictures_and_their_true_age(model: Model) -> None:
+    period_s = 0.4
+    session, source = live(model, 60.0, duration_s=5.0)
+    ages_s = []
+    for result in run_session(session, source):
+        age_s = source.now_s - result.pts_s
+        assert 0.0 <= age_s - result.latency_ms / 1e3 < 0.1
+        ages_s.append(age_s)
+        time.sleep(period_s)
+    assert len(ages_s) >= 6
+    assert max(ages_s) < 3 * period_s  # one with the caller, one answered, one seen while that was
 
 
 def test_what_became_too_old_on_its_way_is_given_up_but_for_ticks(model: Model, bundle: Bundle) -> None:

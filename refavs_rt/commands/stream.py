@@ -68,7 +68,7 @@ def add_parser(commands: Any) -> None:
         type=positive_float,
         default=math.inf,
         metavar="MS",
-        help="give up a frame of --camera that is older than this (default: none; the newest is always taken)",
+        help="give up a frame of --camera that is older than this (default: never)",
     )
     stream.add_argument(
         "--hwaccel", default="", metavar="NAME", help="decode --camera in hardware: cuda, vaapi, ..."
