@@ -77,20 +77,6 @@ std::string scheme_of(const std::string& text) {
   return valid && std::isalpha(static_cast<unsigned char>(scheme[0])) ? scheme : "";
 }
 
-// The host of "scheme://user:password@host:port/...", in lower case, without the brackets of IPv6.
-std::string host_of(const std::string& url) {
-  const size_t begin = url.find("://");
-  if (begin == std::string::npos) return "";
-  std::string authority = url.substr(begin + 3);
-  authority = authority.substr(0, authority.find_first_of("/?#"));
-  const size_t at = authority.rfind('@');
-  if (at != std::string::npos) authority = authority.substr(at + 1);
-  const size_t bracket = authority.find(']');
-  if (authority[0] == '[' && bracket != std::string::npos)
-    return lower(authority.substr(1, bracket - 1));
-  return lower(authority.substr(0, authority.find(':')));
-}
-
 // Loopback, private, link-local, shared and the like: whatever is not out in the world.
 bool is_local(const sockaddr& address) {
   if (address.sa_family == AF_INET) {
@@ -333,6 +319,19 @@ Address file_address(const std::string& path) {
   address.protocols = "file";
   address.shown = path;
   return address;
+}
+
+std::string host_of(const std::string& url) {
+  const size_t begin = url.find("://");
+  if (begin == std::string::npos) return "";
+  std::string authority = url.substr(begin + 3);
+  authority = authority.substr(0, authority.find_first_of("/?#"));
+  const size_t at = authority.rfind('@');
+  if (at != std::string::npos) authority = authority.substr(at + 1);
+  const size_t bracket = authority.find(']');
+  if (authority[0] == '[' && bracket != std::string::npos)
+    return lower(authority.substr(1, bracket - 1));
+  return lower(authority.substr(0, authority.find(':')));
 }
 
 std::string without_secrets(const std::string& text) { return hidden(text, " \"'"); }

@@ -43,6 +43,10 @@ Address parse_address(const std::string& typed, Medium medium);
 // A file, whatever its name looks like.
 Address file_address(const std::string& path);
 
+// The host of "scheme://user:password@host:port/...", in lower case, without the brackets of IPv6;
+// empty where there is none.
+std::string host_of(const std::string& url);
+
 // The text with users, passwords and keys replaced by ***: those of URLs in it, and those that are
 // properties of GStreamer's elements (user-pw=...).
 std::string without_secrets(const std::string& text);

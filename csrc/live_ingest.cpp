@@ -1,6 +1,7 @@
 #include "live_ingest.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <utility>
 
@@ -132,11 +133,16 @@ void LiveIngest::close() {
     closed_ = true;
     changed_.notify_all();
   }
-  std::lock_guard<std::mutex> lock(feeds_mutex_);
-  if (camera_) camera_->stop();
-  if (microphone_) microphone_->stop();
-  if (camera_) camera_->join();
-  if (microphone_) microphone_->join();
+  // What is joined is not locked: a feed may take its time to end, and counters() may be asked for.
+  std::array<std::shared_ptr<LiveFeed>, 2> feeds;
+  {
+    std::lock_guard<std::mutex> lock(feeds_mutex_);
+    feeds = {camera_, microphone_};
+  }
+  for (const auto& feed : feeds)
+    if (feed) feed->stop();
+  for (const auto& feed : feeds)
+    if (feed) feed->join();
   {
     std::lock_guard<std::mutex> sound_lock(sound_mutex_);
     if (record_) record_->finish();

@@ -4,7 +4,9 @@
 #include <chrono>
 #include <cmath>
 
+#include "address.h"
 #include "error.h"
+#include "name_lookup.h"
 
 namespace refavs {
 namespace {
@@ -26,6 +28,8 @@ void Deadline::within(double seconds) { until_s_ = now_s() + seconds; }
 void Deadline::close_within(double seconds) { closed_s_ = now_s() + seconds; }
 
 bool Deadline::is_over() const { return now_s() > std::min(until_s_.load(), closed_s_.load()); }
+
+bool Deadline::is_closed() const { return now_s() > closed_s_.load(); }
 
 AVIOInterruptCB Deadline::callback() const {
   return {&refavs::is_over, const_cast<Deadline*>(this)};
@@ -57,6 +61,8 @@ PushConnection::PushConnection(const PushTarget& target, const PictureFormat& fo
 }
 
 void PushConnection::open(const PushTarget& target) {
+  if (look_up(host_of(target.url), [this] { return deadline_->is_over(); }) != Lookup::kAnswered)
+    throw SinkError("no name server knows its host now");
   AVFormatContext* context = output_.get();
   context->interrupt_callback = deadline_->callback();
   context->flush_packets = 1;
@@ -97,8 +103,10 @@ void PushConnection::send(const std::vector<uint8_t>& picture, double pts_s) {
     begin_s_ = pts_s;
     if (sound_) {
       sound_->begin(pts_s);
-      sound_->write_until(pts_s, [](AVPacket*) {});  // while nobody was there
-      deadline_->within(kStall_s);                   // the receiver had no part in that
+      sound_->write_until(pts_s, [this](AVPacket*) {  // while nobody was there
+        if (deadline_->is_closed()) throw SinkError("it is closed");
+      });
+      deadline_->within(kStall_s);  // the receiver had no part in that
     }
   }
   encoder_->encode(picture, pts_s - begin_s_, [&](AVPacket* packet) {

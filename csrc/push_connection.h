@@ -18,6 +18,8 @@ class Deadline {
   // Of what comes next; from the thread that waits.
   void within(double seconds);
   bool is_over() const;
+  // By close_within().
+  bool is_closed() const;
   // From any thread: now, or at the end of `seconds` if it is not over before.
   void close_within(double seconds);
 

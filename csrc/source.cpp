@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <filesystem>
@@ -13,6 +14,7 @@
 #include <mutex>
 
 #include "error.h"
+#include "name_lookup.h"
 
 namespace refavs {
 namespace {
@@ -127,6 +129,8 @@ void Source::open(const Options& options) {
       throw IngestError(path() + ": this FFmpeg has no input '" + address_.demuxer +
                         "'; install one that has, `ffmpeg -formats` lists them");
   }
+  allow(patience_.open_s);
+  if (address_.kind == AddressKind::kNetwork) find_host();
   AVFormatContext* context = avformat_alloc_context();
   if (!context) throw std::bad_alloc();
   context->interrupt_callback = {&Source::interrupted, this};
@@ -143,7 +147,6 @@ void Source::open(const Options& options) {
   for (const Options* list : {static_cast<const Options*>(&address_.options), &options})
     for (const auto& [name, value] : *list)
       av_dict_set(&dictionary, name.c_str(), value.c_str(), 0);
-  allow(patience_.open_s);
   const int opened =
       avformat_open_input(&context, address_.url.c_str(), mutable_format(format), &dictionary);
   av_dict_free(&dictionary);
@@ -152,6 +155,16 @@ void Source::open(const Options& options) {
   if (is_text_format(*context->iformat)) throw IngestError(not_media(path(), "it is a text file"));
   const int found = find_stream_info(context);
   if (found < 0 || is_over()) throw IngestError(why_not(address_, found, is_over()));
+}
+
+void Source::find_host() {
+  // Behind a proxy names are the proxy's business.
+  if (is_of_web(address_) && (std::getenv("http_proxy") || std::getenv("https_proxy"))) return;
+  const Lookup name = look_up(host_of(address_.url), [this] { return interrupted(this) != 0; });
+  if (name == Lookup::kNoAnswer || (name == Lookup::kGivenUp && is_over()))
+    throw IngestError(path() +
+                      ": no name server knows its host now; check the name and the network");
+  if (name == Lookup::kGivenUp) throw IngestError(why_not(address_, AVERROR_EXIT, false));
 }
 
 // The next `seconds` may be spent in FFmpeg.

@@ -84,6 +84,7 @@ class Source {
 
  private:
   void open(const Options& options);
+  void find_host();
   void find_streams(Wanted wanted);
   bool is_hls() const;
   AVStream* announced_sound() const;

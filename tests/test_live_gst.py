@@ -369,6 +369,45 @@ def test_a_pipeline_that_hangs_does_not_hold_up_closing() -> None:
 
 
 @contextmanager
+def longest_pause_s() -> Iterator[list[float]]:
+    """How long at most another thread of Python had to wait meanwhile, once it is over."""
+    ended, longest = threading.Event(), [0.0]
+
+    def watch() -> None:
+        last = time.monotonic()
+        while not ended.wait(0.01):
+            longest[0] = max(longest[0], time.monotonic() - last)
+            last = time.monotonic()
+        longest[0] = max(longest[0], time.monotonic() - last)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield longest
+    finally:
+        ended.set()
+        watching.join()
+
+
+def test_a_pipeline_that_hangs_holds_up_no_other_thread() -> None:
+    """Neither where its source is closed, and asked for its counters meanwhile, nor where it is just let go of."""
+    source = open_live("gst:videotestsrc is-live=true ! identity sleep-time=3000000", 32, mic="none")
+    with longest_pause_s() as longest:
+        closing = threading.Thread(target=source.close)
+        closing.start()
+        while closing.is_alive():
+            assert source.counters
+            time.sleep(0.01)
+    assert longest[0] < 0.25
+    source = open_live("gst:videotestsrc is-live=true ! identity sleep-time=3000000", 32, mic="none")
+    with longest_pause_s() as longest:
+        began = time.monotonic()
+        del source
+        assert time.monotonic() - began > 0.4, "it was no wait, so this shows nothing"
+    assert longest[0] < 0.25
+
+
+@contextmanager
 def connecting(port: int, *, is_deaf: bool) -> Iterator[None]:
     """While a socket listens to a port: says nothing to who connects or, with no room for more, lets nobody do so."""
     with socket.socket() as server, socket.socket() as first, socket.socket() as second:

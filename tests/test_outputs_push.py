@@ -272,6 +272,42 @@ def test_closing_is_quick_while_a_receiver_is_stalled_connecting_or_absent() -> 
         push.close()
 
 
+@contextmanager
+def taking() -> Iterator[str]:
+    """A receiver that reads whatever comes."""
+
+    def read() -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = server.accept()
+            with connection:
+                while connection.recv(1 << 16):
+                    pass
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        reading = threading.Thread(target=read)
+        reading.start()
+        yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        reading.join(10.0)
+        assert not reading.is_alive()
+
+
+def test_closing_is_quick_while_the_sound_of_an_hour_is_gone_over(tmp_path: Path) -> None:
+    """What a receiver who comes late has missed."""
+    path = tmp_path / "hour.wav"
+    ffmpeg("-f", "lavfi", "-i", "anullsrc=r=8000:cl=mono:d=3600", "-c:a", "pcm_u8", path)
+    with taking() as url:
+        push = Push(url, 64, 48, frame_rate=25.0, source=str(path))
+        until = time.monotonic() + 30
+        for i in range(10_000):
+            if push.write(GRAY, 3_500 + i / 25):
+                break
+            time.sleep(0.02)
+            assert time.monotonic() < until
+        time.sleep(0.3)
+        assert push.counters["sent"] == 0, "it is still at it, else this shows nothing"
+        assert closing_s(push) < 1.0
+
+
 @pytest.mark.parametrize(
     ("url", "shown"),
     [

@@ -122,7 +122,7 @@ std::unique_ptr<PyPush> open_push(const std::string& url, int width, int height,
 }
 
 void bind_sink(py::module_& m) {
-  py::class_<PySink>(m, "Sink")
+  py::class_<PySink>(m, "Sink", py::release_gil_before_calling_cpp_dtor())
       .def(py::init(&open_sink), py::arg("path"), py::arg("width"), py::arg("height"),
            py::kw_only(), py::arg("frame_rate"), py::arg("source") = py::none(),
            py::arg("record") = py::none(), py::arg("pixel_aspect") = std::make_pair(1, 1))
@@ -136,7 +136,7 @@ void bind_sink(py::module_& m) {
 }
 
 void bind_push(py::module_& m) {
-  py::class_<PyPush>(m, "Push")
+  py::class_<PyPush>(m, "Push", py::release_gil_before_calling_cpp_dtor())
       .def(py::init(&open_push), py::arg("url"), py::arg("width"), py::arg("height"), py::kw_only(),
            py::arg("frame_rate"), py::arg("source") = py::none(), py::arg("record") = py::none(),
            py::arg("pixel_aspect") = std::make_pair(1, 1))

@@ -211,7 +211,7 @@ void bind_source(py::class_<Source>& source) {
 }
 
 void bind_ingest(py::module_& m) {
-  py::class_<Ingest> source(m, "Ingest");
+  py::class_<Ingest> source(m, "Ingest", py::release_gil_before_calling_cpp_dtor());
   bind_source(source);
   source
       .def(py::init(&open_ingest), py::arg("source"), py::kw_only(), py::arg("is_file") = false,
@@ -230,7 +230,7 @@ void bind_ingest(py::module_& m) {
 
 void bind_live(py::module_& m) {
   py::class_<SoundRecord, std::shared_ptr<SoundRecord>>(m, "SoundRecord");
-  py::class_<LiveIngest> source(m, "LiveIngest");
+  py::class_<LiveIngest> source(m, "LiveIngest", py::release_gil_before_calling_cpp_dtor());
   bind_source(source);
   source
       .def(py::init(&open_live), py::arg("camera"), py::kw_only(), py::arg("size"), py::arg("mean"),
