@@ -165,6 +165,7 @@ def _job(args: argparse.Namespace) -> Job:
         check_free(args.triton_repo)
     target = options = None
     if args.trt:
+        from refavs_rt.engines.base import EngineError
         from refavs_rt.engines.cuda import local_capability
 
         from .to_tensorrt import BuildOptions, find_target
@@ -175,10 +176,13 @@ def _job(args: argparse.Namespace) -> Job:
                 f"--hardware-compatible and --version-compatible are for tensorrt; {target} compiles for a list of cards:"
                 " name them with --target"
             )
-        if args.strip_weights and local_capability() is None:
-            raise UsageError(
-                "--strip-weights: weights are left out only on a machine with an NVIDIA GPU that CUDA can use"
-            )
+        if args.strip_weights:
+            try:
+                local_capability()
+            except EngineError as error:
+                raise UsageError(
+                    f"--strip-weights: weights are left out only on a machine with a GPU: {error}"
+                ) from error
         options = BuildOptions(
             workspace_mib=args.workspace,
             hardware_compatible=args.hardware_compatible,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from refavs_rt.contract import GraphSpec
+from refavs_rt.engines.base import EngineError
 from refavs_rt.engines.tensorrt_library import (
     CollectingLogger,
     Library,
@@ -105,31 +106,35 @@ class BuiltEngine:
     """The library's, each once."""
 
 
-def find_target(words: Sequence[str], local_capability: Callable[[], int | None]) -> Target:
+def find_target(words: Sequence[str], local_capability: Callable[[], int]) -> Target:
     """The target that words of `--target` name.
 
     Args:
         words: "local", "rtx", "sm86", "sm87"...; none: the GPU that is there, else "rtx".
-        local_capability: gives the compute capability of this machine's GPU; None where there is none.
+        local_capability: gives the compute capability of this machine's GPU; EngineError where it cannot.
 
     Raises:
         LibraryMissing: neither library is installed and loads.
         TargetError: no library here builds for that.
     """
     available = _loading()
-    here = local_capability()
+    here, why_not = None, ""
+    try:
+        here = local_capability()
+    except EngineError as error:
+        why_not = str(error)
     if not words:
         words = ["local"] if here is not None and _builds_here(available, here) else ["rtx"]
     wanted: set[int] = set()
     for word in words:
-        wanted |= _capabilities(word, here)
+        wanted |= _capabilities(word, here, why_not)
     if here is not None and wanted == {here} and "tensorrt" in available:
         return Target(find_library("tensorrt"), (here,), is_local=True)
     if "tensorrt_rtx" in available:
         library = find_library("tensorrt_rtx")
         if wanted <= _rtx_offers(library):
             return Target(library, tuple(sorted(wanted)), is_local=here in wanted)
-    raise TargetError(_refusal(wanted, here, available))
+    raise TargetError(_refusal(wanted, here, why_not, available))
 
 
 def build_engine(
@@ -203,14 +208,12 @@ def _builds_here(available: Sequence[str], capability: int) -> bool:
     return "tensorrt" in available or capability in _rtx_offers(find_library("tensorrt_rtx"))
 
 
-def _capabilities(word: str, here: int | None) -> set[int]:
+def _capabilities(word: str, here: int | None, why_not: str) -> set[int]:
     if word == "rtx":
         return set(RTX_CAPABILITIES)
     if word == "local":
         if here is None:
-            raise TargetError(
-                "--target local: this machine has no NVIDIA GPU that CUDA can use; give --target rtx, or a card such as sm86"
-            )
+            raise TargetError(f"--target local: {why_not}; else give --target rtx, or a card such as sm86")
         return {here}
     if (found := _WORD.fullmatch(word.lower())) is None:
         raise TargetError(
@@ -224,7 +227,7 @@ def _rtx_offers(library: Library) -> set[int]:
     return {int(found[1]) for found in names if found}
 
 
-def _refusal(wanted: set[int], here: int | None, available: Sequence[str]) -> str:
+def _refusal(wanted: set[int], here: int | None, why_not: str, available: Sequence[str]) -> str:
     names = ", ".join(f"sm{c}" for c in sorted(wanted))
     offers = sorted(_rtx_offers(find_library("tensorrt_rtx"))) if "tensorrt_rtx" in available else []
     can = (
@@ -232,7 +235,7 @@ def _refusal(wanted: set[int], here: int | None, available: Sequence[str]) -> st
         if offers
         else "tensorrt_rtx is not installed"
     )
-    there = f"sm{here}" if here is not None else "none"
+    there = f"sm{here}" if here is not None else why_not
     return (
         f"no library here builds engines for {names}: {can}; tensorrt builds only for the GPU of its own machine (here: {there})."
         f" On the machine with that GPU run: refavs-export --bundle BUNDLE --trt"

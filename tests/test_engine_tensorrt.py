@@ -444,11 +444,13 @@ def test_without_a_device_or_the_calls(monkeypatch: pytest.MonkeyPatch, bundle: 
     fake = install(monkeypatch)
     assert local_capability() == 86
     monkeypatch.setattr(fake, "cudaGetDeviceCount", lambda: (CudaError.cudaSuccess, 0))
-    assert local_capability() is None
+    with pytest.raises(EngineError, match="CUDA sees no device"):
+        local_capability()
     with pytest.raises(EngineError, match="no NVIDIA GPU that CUDA can use .CUDA sees no device"):
         open_engine("tensorrt", bundle)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
-    assert local_capability() is None
+    with pytest.raises(EngineError, match="runtime calls are missing"):
+        local_capability()
     with pytest.raises(EngineError, match=r"runtime calls are missing .*pip install 'refavs-rt\[trt\]'"):
         open_engine("tensorrt", bundle)
     assert open_engine("auto", bundle, threads=1).name == "onnx"

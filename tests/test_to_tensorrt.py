@@ -14,6 +14,7 @@ import pytest
 from refavs_rt.bundle import Bundle, embedded_bundle, graph_file
 from refavs_rt.config import EDGE, TEST
 from refavs_rt.contract import GRAPHS, graph_specs
+from refavs_rt.engines.base import EngineError
 from refavs_rt.engines.cuda import local_capability
 from refavs_rt.engines.tensorrt_library import Library, LibraryMissing, find_library
 from refavs_rt.examples import example_inputs
@@ -85,7 +86,7 @@ def test_weights_are_left_out_only_where_the_graph_can_fill_them_in() -> None:
     text = build_engine(tiny_files()["text.onnx"], spec["text"], rtx((86,)), options)
     assert text.profiles == [(1, 1, 1), (1, 3, 3)]
     assert not text.is_stripped, "its int8 words are float16 in an engine, and int8 in the bundle"
-    if local_capability() is None:
+    if not has_gpu():
         with pytest.raises(EngineBuildError, match="CUDA_SUCCESS"):
             build_engine(tiny_files()["audio.onnx"], spec["audio"], rtx((86,)), options)
     else:
@@ -114,8 +115,20 @@ def test_int8_in_an_engine_is_smaller_than_float32() -> None:
     assert quantised < 0.6 * whole
 
 
-def here(capability: int | None) -> Callable[[], int | None]:
-    return lambda: capability
+def here(capability: int | None) -> Callable[[], int]:
+    def ask() -> int:
+        if capability is None:
+            raise EngineError("no NVIDIA GPU that CUDA can use (CUDA sees no device)")
+        return capability
+
+    return ask
+
+
+def has_gpu() -> bool:
+    try:
+        return local_capability() > 0
+    except EngineError:
+        return False
 
 
 @pytest.mark.parametrize(
@@ -172,7 +185,7 @@ def test_tensorrt_builds_for_its_own_card_alone(full_tensorrt: Library) -> None:
     ("words", "said"),
     [
         (["sm87"], "no library here builds engines for sm87: tensorrt_rtx builds for sm75, sm80, sm86"),
-        (["local"], "this machine has no NVIDIA GPU"),
+        (["local"], r"--target local: no NVIDIA GPU that CUDA can use \(CUDA sees no device\); else give"),
         (["rtx", "orin"], "--target orin: not a target"),
         (["sm9"], "--target sm9: not a target"),
     ],

@@ -123,12 +123,13 @@ class Cuda:
         return results[0] if results else None
 
 
-def local_capability() -> int | None:
-    """Compute capability of this machine's GPU, such as 86; None where there is none, or no cuda-python to ask with."""
-    try:
-        return Cuda().capability
-    except EngineError:
-        return None
+def local_capability() -> int:
+    """Compute capability of this machine's GPU, such as 86.
+
+    Raises:
+        EngineError: there is none, or no cuda-python to ask with.
+    """
+    return Cuda().capability
 
 
 class Buffer:
