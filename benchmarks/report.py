@@ -30,6 +30,9 @@ LIVE_GOAL = 30.0
 CONSTANT = 0.1
 """Cost per frame is called constant where the longest stream's is within this share of the shortest's."""
 
+STAGES = 2
+"""Of the pipeline that hand on through a queue: backbone and sentences."""
+
 _LINE = 138
 """Characters of a line of the page's prose."""
 
@@ -72,7 +75,7 @@ def write_report(results: Path, out: Path, machine: str | None = None) -> Path:
     if engines:
         plot_engines(engines, out / ENGINES_PLOT)
         lines += _by_engine(engines)
-    lines += [*_edge(entries), *_full(entries)]
+    lines += [*_edge(entries), *_ingestion(entries), *_full(entries)]
     page = out / PAGE
     page.write_text("\n".join(lines).rstrip() + "\n")
     return page
@@ -310,6 +313,84 @@ def _edge(entries: Entries) -> Iterator[str]:
             frames, median = entry["info"]["frames"], entry["seconds"]["median"]
             yield _row(what, [str(frames), _ms(median / frames), number(frames / median)])
         yield ""
+    yield from _shares_of_a_frame(entries)
+    if start := entries.get("test_stages.py::test_start_up"):
+        yield from _prose(
+            "From the start of the process `refavs-rt stream` to its first mask, written to a pipe:",
+            f"{number(start['seconds']['median'])} s.",
+        )
+        yield ""
+
+
+def _shares_of_a_frame(entries: Entries) -> Iterator[str]:
+    """What of a frame the graphs are not."""
+    names = ("around_the_graphs", "queue", "masks[1]", "overlay[1]", "encode")
+    stages = [entries.get(f"test_stages.py::test_{name}") for name in names]
+    clip = entries.get("test_ingest.py::test_frames[1280x720-1]")
+    around, queue, masks, overlay, encode = stages
+    if not (around and queue and masks and overlay and encode and clip):
+        return
+    frame_ms, around_ms = around["info"]["frame_ms"], around["info"]["around_ms"]
+    queues_ms = STAGES * 1e3 * queue["seconds"]["median"] / queue["info"]["items"]
+    own = (around_ms + queues_ms) / (frame_ms + queues_ms)
+    yield from _prose(
+        f"Of the {number(frame_ms)} ms that a frame with one sentence takes in a session, {number(around_ms)} are not spent in",
+        f"ONNX Runtime: binding, checks, state. The {STAGES} queues of a stream add {number(queues_ms)}: together {own:.1%}.",
+    )
+    yield ""
+    beside = {
+        "decoding and scaling": clip["info"]["ms"]["ours"],
+        "masks": 1e3 * masks["seconds"]["median"],
+        "drawing": 1e3 * overlay["seconds"]["median"],
+        "encoding": 1e3 * encode["seconds"]["median"] / encode["info"]["frames"],
+    }
+    share = sum(beside.values()) / (sum(beside.values()) + frame_ms)
+    listed = ", ".join(f"{what} {number(ms)}" for what, ms in beside.items())
+    yield from _prose(
+        f"What comes beside it at 1280 x 720 with one sentence, in ms: {listed}; together {share:.0%} of the work of a frame.",
+    )
+    yield ""
+
+
+def _ingestion(entries: Entries) -> Iterator[str]:
+    """From files and cameras to tensors."""
+    clips = {
+        f"{size}, {threads} thread{'s' if threads > 1 else ''}": entry["info"]["ms"]
+        for size in ("1920x1080", "1280x720")
+        for threads in (1, 2)
+        if (entry := entries.get(f"test_ingest.py::test_frames[{size}-{threads}]"))
+    }
+    hop = entries.get("test_ingest.py::test_a_hop_of_log_mel")
+    packet = entries.get("test_ingest.py::test_packet_to_tensor")
+    if not (clips or hop or packet):
+        return
+    yield "## Ingestion"
+    yield ""
+    if clips:
+        yield from _prose(
+            "From H.264 in a file to [3, 256, 256] float32, in turns in one run. The `ffmpeg` tool scales to bytes, writes",
+            "them to a pipe and normalises nothing.",
+        )
+        yield ""
+        routes = list(next(iter(clips.values())))
+        yield from _header("ms a frame", routes)
+        for what, ms in clips.items():
+            yield _row(what, [f"{number(ms[x])} ({_times(ms[x] / ms['ours'])})" for x in routes])
+        yield ""
+    if hop:
+        info = hop["info"]
+        yield from _prose(
+            f"A hop of log-mel (10 ms of sound) takes {number(info['stream_us'])} microseconds; the whole window anew in torch",
+            f"{number(info['torch_us'])}: {_times(info['ratio'])}.",
+        )
+        yield ""
+    if packet:
+        info = packet["info"]
+        yield from _prose(
+            "From the arrival of a camera's packet (1280 x 720, hardly anything to decode) to its tensor in the caller's",
+            f"buffer: {number(info['p50_ms'])} ms in the median, {number(info['p95_ms'])} at the 95th percentile.",
+        )
+        yield ""
 
 
 def _full(entries: Entries) -> Iterator[str]:
@@ -330,11 +411,20 @@ def _full(entries: Entries) -> Iterator[str]:
         vision = entries.get("test_full.py::test_full_vision")
         if vision and "torch_to_onnx" in vision["info"]:
             info = vision["info"]
-            yield (
-                f"The vision graph took {_ms(info['torch_s'])} ms in torch eager and {_ms(info['onnx_s'])} in ONNX Runtime, "
-                f"in turns in one run: a ratio of {number(info['torch_to_onnx'])}."
+            yield from _prose(
+                f"The vision graph took {_ms(info['torch_s'])} ms in torch eager and {_ms(info['onnx_s'])} in ONNX Runtime,",
+                f"in turns in one run: a ratio of {number(info['torch_to_onnx'])}.",
+                *_bound(info),
             )
             yield ""
+
+
+def _bound(vision: Mapping[str, Any]) -> Iterator[str]:
+    """What the machine's arithmetic allows for the vision graph of `full` in float32."""
+    if "gflop" in vision:
+        gflop, rate = vision["gflop"], vision["product_gflop_per_s"]
+        yield f"Its products and convolutions are {number(gflop)} GFLOP, and one large product in torch reached {number(rate)}"
+        yield f"GFLOP a second in that run: at that rate they alone take {_ms(gflop / rate)} ms, in whatever flow."
 
 
 def _stage_table(found: Entries) -> Iterator[str]:

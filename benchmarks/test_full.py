@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.networks import TEXTS, exported_graph, frames_and_sound, in_torch, is_exported, network
 from refavs_rt.config import FULL
@@ -19,18 +21,28 @@ from refavs_rt.examples import example_inputs
 from refavs_rt.export.graphs_engine import open_session
 
 ROUNDS = 5
+PRODUCT = 2_048
+"""Rows of the matrices whose product shows how fast float32 gets here."""
 
 
 @pytest.mark.timeout(900)
 def test_full_vision(benchmark: Any, all_cores: int) -> None:
     """Backbone, pixel decoder, and what else of a frame no sentence changes; in turns with the same weights in torch eager.
 
-    The benchmark's own rounds are ONNX Runtime's; `extra_info` has what both took, and the ratio.
+    The benchmark's own rounds are ONNX Runtime's; `extra_info` has what both took, and the ratio; and, for the least that
+    any flow can take here, the operations of its products and how many a second one large product reaches.
     """
     session = open_session(exported_graph("full", "vision"), all_cores)
     network = in_torch("full")
     inputs = example_inputs(graph_specs(FULL)["vision"], 1, np.random.default_rng(0), FULL.text_vocabulary)
-    calls = {"torch": lambda: network.vision(inputs), "onnx": lambda: session.run(None, inputs)}
+    factor = torch.rand(PRODUCT, PRODUCT)
+    calls = {
+        "torch": lambda: network.vision(inputs),
+        "onnx": lambda: session.run(None, inputs),
+        "product": lambda: factor @ factor,
+    }
+    with FlopCounterMode(display=False) as counted:
+        network.vision(inputs)
     took: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(1 + ROUNDS):
         for name, call in calls.items():
@@ -39,8 +51,11 @@ def test_full_vision(benchmark: Any, all_cores: int) -> None:
             took[name].append(time.perf_counter() - began)
     medians = {name: float(np.median(seconds[1:])) for name, seconds in took.items()}
     benchmark.extra_info.update(
-        {f"{name}_s": round(median, 4) for name, median in medians.items()},
+        torch_s=round(medians["torch"], 4),
+        onnx_s=round(medians["onnx"], 4),
         torch_to_onnx=round(medians["torch"] / medians["onnx"], 3),
+        gflop=round(counted.get_total_flops() / 1e9, 2),
+        product_gflop_per_s=round(2 * PRODUCT**3 / medians["product"] / 1e9, 2),
     )
     outputs = benchmark.pedantic(calls["onnx"], rounds=ROUNDS)
     assert all(np.isfinite(output).all() for output in outputs)

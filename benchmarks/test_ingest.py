@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from refavs_rt.config import HOP_SAMPLES, IMAGENET_MEAN, IMAGENET_STD, PATCH_SAMPLES
-from refavs_rt.ingest import StreamingLogMel, open_source
+from refavs_rt.ingest import StreamingLogMel, open_live, open_source
 from refavs_rt.log_mel import mel_matrix
 
 pytestmark = pytest.mark.media
@@ -139,6 +139,23 @@ def loads(name: str) -> bool:
         return module is None or importlib.import_module(module) is not None
     except (ImportError, RuntimeError, OSError):
         return False
+
+
+def test_packet_to_tensor(benchmark: Any) -> None:
+    """A live camera of 1280 x 720 with hardly anything to decode; `extra_info`: from a packet's arrival to its tensor."""
+    camera, frames = "lavfi:testsrc2=size=1280x720:rate=25", 101
+    buffer = np.empty((3, SIZE, SIZE), np.float32)
+
+    def read() -> list[float]:
+        ages_ms = []
+        with open_live(camera, SIZE, mic="none", max_frames=frames) as source:
+            for frame in source:
+                frame.write_tensor(buffer)
+                ages_ms.append(1e3 * (source.now_s - frame.pts_s))
+        return ages_ms[1:]  # the first has waited for the others to be found out about
+
+    p50, p95 = np.percentile(benchmark.pedantic(read, rounds=1), (50, 95))
+    benchmark.extra_info.update(p50_ms=round(p50, 2), p95_ms=round(p95, 2))
 
 
 def test_a_hop_of_log_mel(benchmark: Any) -> None:

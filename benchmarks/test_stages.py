@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,7 @@ import pytest
 
 import refavs_rt
 from benchmarks.networks import TEXTS
+from refavs_rt.ahead import Ahead
 from refavs_rt.config import MEL_BINS, PATCH_FRAMES
 from refavs_rt.contract import graph_specs
 from refavs_rt.masks import binary_masks
@@ -95,6 +100,78 @@ def test_session_frame(benchmark: Any, model: Model, sentences: int) -> None:
     patch = rng.standard_normal((PATCH_FRAMES, MEL_BINS)).astype(np.float32)
     pts = iter(np.arange(0, 1e6, 0.04))
     benchmark(lambda: session.predict(frame, patch, float(next(pts))))
+
+
+class Timed:
+    """A graph's session, and the seconds that have been spent in it."""
+
+    def __init__(self, session: Any) -> None:
+        self._session, self.seconds = session, 0.0
+
+    def run(self, *arguments: Any) -> Any:
+        began = time.perf_counter()
+        outputs = self._session.run(*arguments)
+        self.seconds += time.perf_counter() - began
+        return outputs
+
+
+def test_around_the_graphs(benchmark: Any) -> None:
+    """A hundred ticks; `extra_info` has the milliseconds of one that are not ONNX Runtime's: binding and state."""
+    frames = 100
+    model = refavs_rt.load("edge")
+    engine: Any = model.engine
+    timed = [Timed(graph._session) for graph in engine._graphs.values()]
+    for graph, runtime in zip(engine._graphs.values(), timed, strict=True):
+        graph._session = runtime
+    session = model.session(TEXTS[:1])
+    rng = np.random.default_rng(0)
+    size = model.config.image_size
+    frame = rng.standard_normal((3, size, size)).astype(np.float32)
+    patch = rng.standard_normal((PATCH_FRAMES, MEL_BINS)).astype(np.float32)
+    ticks = iter(range(10**6))
+    session.predict(frame, patch, float(next(ticks)))
+
+    def predict() -> None:
+        before, began = sum(graph.seconds for graph in timed), time.perf_counter()
+        for _ in range(frames):
+            session.predict(frame, patch, float(next(ticks)))
+        whole = time.perf_counter() - began
+        within = sum(graph.seconds for graph in timed) - before
+        benchmark.extra_info.update(frame_ms=1e3 * whole / frames, around_ms=1e3 * (whole - within) / frames)
+
+    benchmark.pedantic(predict, rounds=1)
+    assert 0.0 < benchmark.extra_info["around_ms"] < benchmark.extra_info["frame_ms"]
+
+
+def test_queue(benchmark: Any) -> None:
+    """Items that cost nothing, through one stage of the pipeline: see `items` for how many."""
+    items = 2_000
+
+    def make() -> Generator[int]:
+        yield from range(items)
+
+    def pass_on() -> int:
+        with Ahead(make, "items") as passed:
+            return sum(1 for _ in passed)
+
+    assert benchmark.pedantic(pass_on, rounds=5) == items
+    benchmark.extra_info["items"] = items
+
+
+def test_start_up(benchmark: Any, demo: tuple[Path, list[str]]) -> None:
+    """A process from its start to the first mask, which it writes to a pipe."""
+    command = [sys.executable, "-m", "refavs_rt.cli", "stream", "--source", str(demo[0])]
+    command += ["--text", demo[1][0], "--jsonl", "-"]
+
+    def start() -> bytes:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+            assert child.stdout is not None
+            line = child.stdout.readline()
+            child.kill()
+        return line
+
+    line = benchmark.pedantic(start, rounds=5, warmup_rounds=1)
+    assert json.loads(line)["frame"] == 0
 
 
 def test_ingest(benchmark: Any, model: Model, demo: tuple[Path, list[str]]) -> None:

@@ -88,6 +88,24 @@ def write_results(folder: Path) -> Path:
     kept.add("test_stages.py::test_graph[vision]", [0.007, 0.008, 0.012], {})
     kept.add("test_stages.py::test_end_to_end[8]", [5.0], {"frames": 100})
     kept.add("test_full.py::test_full_frame", [1.25], {})
+    kept.add(
+        "test_full.py::test_full_vision",
+        [1.2],
+        {"torch_s": 2.4, "onnx_s": 1.2, "torch_to_onnx": 2.0, "gflop": 90.0, "product_gflop_per_s": 100.0},
+    )
+    kept.add("test_stages.py::test_around_the_graphs", [3.0], {"frame_ms": 30.0, "around_ms": 0.58})
+    kept.add("test_stages.py::test_queue", [0.02], {"items": 2_000})
+    kept.add("test_stages.py::test_masks[1]", [0.001], {})
+    kept.add("test_stages.py::test_overlay[1]", [0.002], {})
+    kept.add("test_stages.py::test_encode", [0.4], {"frames": 50})
+    kept.add("test_stages.py::test_start_up", [1.5], {})
+    for size, scale in (("1920x1080", 2.0), ("1280x720", 1.0)):
+        for threads in (1, 2):
+            ms = {"ours": 4.0 * scale / threads, "PyAV": 8.0 * scale}
+            kept.add(f"test_ingest.py::test_frames[{size}-{threads}]", [1.0], {"ms": ms})
+    hop = {"stream_us": 20.0, "torch_us": 300.0, "ratio": 15.0}
+    kept.add("test_ingest.py::test_a_hop_of_log_mel", [0.00002], hop)
+    kept.add("test_ingest.py::test_packet_to_tensor", [4.0], {"p50_ms": 1.5, "p95_ms": 2.5})
     return folder
 
 
@@ -166,6 +184,32 @@ def test_stages_and_the_machine(page: str) -> None:
     assert cells(page, "## `full`, stage", "a frame, 1 sentence") == ["1,250", "1,250", "1"]
     assert "Made-up CPU 3000, 2 cores usable, 16 GiB" in page
     assert re.search(r"torch \d+\.\d+", page) and re.search(r"Commit `\w+`", page)
+
+
+def test_what_comes_beside_the_graphs(page: str) -> None:
+    """By hand: 0.58 + 2 x 0.01 of 30.02 are 2.0%; 4 + 1 + 2 + 8 are 15 of 45."""
+    text = " ".join(page.split())
+    assert "30.0 ms that a frame with one sentence takes in a session, 0.58 are not" in text
+    assert "The 2 queues of a stream add 0.02: together 2.0%." in text
+    assert (
+        "decoding and scaling 4.00, masks 1.00, drawing 2.00, encoding 8.00; together 33% of the work" in text
+    )
+    assert "to its first mask, written to a pipe: 1.50 s." in text
+
+
+def test_ingestion(page: str) -> None:
+    assert cells(page, "## Ingestion", "1920x1080, 2 threads") == ["4.00 (1.00x)", "16.0 (4.00x)"]
+    assert cells(page, "## Ingestion", "1280x720, 1 thread") == ["4.00 (1.00x)", "8.00 (2.00x)"]
+    text = " ".join(page.split())
+    assert "takes 20.0 microseconds; the whole window anew in torch 300: 15.0x." in text
+    assert "1.50 ms in the median, 2.50 at the 95th percentile" in text
+
+
+def test_what_arithmetic_allows(page: str) -> None:
+    text = " ".join(page.split())
+    assert "2,400 ms in torch eager and 1,200 in ONNX Runtime, in turns in one run: a ratio of 2.00." in text
+    assert "are 90.0 GFLOP, and one large product in torch reached 100 GFLOP a second" in text
+    assert "at that rate they alone take 900 ms" in text
 
 
 def test_plots(docs: Path, page: str) -> None:
