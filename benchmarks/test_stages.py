@@ -171,7 +171,7 @@ def test_start_up(benchmark: Any, demo: tuple[Path, list[str]]) -> None:
         return line
 
     line = benchmark.pedantic(start, rounds=5, warmup_rounds=1)
-    assert json.loads(line)["frame"] == 0
+    assert json.loads(line)["index"] == 0
 
 
 def test_ingest(benchmark: Any, model: Model, demo: tuple[Path, list[str]]) -> None:

@@ -181,7 +181,7 @@ def _answer(
     controls: Controls | None,
     ended: threading.Event,
 ) -> Generator[Result | _Notice]:
-    """Run the sentences, and take commands before each frame."""
+    """Run the sentences, and take commands before each frame. How old a live result is tells who hands it on."""
     live = source if isinstance(source, LiveIngest) else None
     for item in items:
         if controls:
@@ -197,7 +197,7 @@ def _answer(
                 session.overdue += 1
                 continue
             result = session.result(item.frame, item.seen)
-            yield replace(result, latency_ms=(time.perf_counter() - item.started) * 1e3)
+            yield result if live else replace(result, latency_ms=(time.perf_counter() - item.started) * 1e3)
 
 
 def _is_overdue(session: Session, source: LiveIngest, frame: Frame) -> bool:
