@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 
 import pytest
 
@@ -17,6 +18,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
     Not by --benchmark-skip in the configuration file: `pytest --benchmark-only` would then be refused as a contradiction.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts what runs in its background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     asked_for = ("benchmark_only", "benchmark_enable", "benchmark_disable")
     if not any(config.getoption(name, False) for name in asked_for):
         config.option.benchmark_skip = True

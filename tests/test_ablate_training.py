@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from pathlib import Path
@@ -14,12 +15,20 @@ from refavs_rt.config import TEST
 from refavs_rt.model.run_folder import load_config
 from refavs_rt.train import loop
 from refavs_rt.train.ablate import training
-from refavs_rt.train.ablate.training import COMPONENTS, MODALITIES, TrainingSettings, train_variants
+from refavs_rt.train.ablate.training import (
+    ALL,
+    COMPONENTS,
+    MODALITIES,
+    SUPERVISION,
+    TrainingSettings,
+    train_variants,
+)
 from refavs_rt.train.batches import BatchConfig
 from refavs_rt.train.checkpoint import CheckpointError
 from refavs_rt.train.cli import main
 from refavs_rt.train.disk_batches import DiskSource
 from refavs_rt.train.loop import TrainConfig, Trainer
+from refavs_rt.train.loss import LossConfig
 
 from .ref_avs_tree import write_tree
 
@@ -55,6 +64,24 @@ def test_variants_differ_by_what_they_are_named_after(tmp_path: Path) -> None:
             named = {"audio": "audio_cues", "vision": "visual_cues", "text": "text_cues"}
             assert off == {switch for name, switch in named.items() if name not in kept}
     assert len({v.name for v in COMPONENTS}) == 6 and len({v.name for v in MODALITIES}) == 8
+
+
+def test_variants_of_the_supervision_leave_out_what_they_are_named_after(tmp_path: Path) -> None:
+    usual = settings(tmp_path).train(ALL)
+    everything = {"pixel_names", "sound_names", "referent_names", "cue_masks", "inner_layers"}
+    assert usual.loss_weights == LossConfig()
+    for variant in SUPERVISION:
+        config = settings(tmp_path).train(variant)
+        loss = config.loss_weights
+        zero = {name for name in everything if getattr(loss, name) == 0}
+        left_out = variant.name.removeprefix("without-").replace("-", "_")
+        assert zero == {"all_of_these": everything}.get(left_out, {left_out} & everything)
+        assert (
+            dataclasses.replace(loss, **{name: getattr(LossConfig(), name) for name in zero}) == LossConfig()
+        )
+        assert config.batch.sentences == (1 if variant.name == "one-sentence" else usual.batch.sentences)
+        assert settings(tmp_path).model(variant) == settings(tmp_path).model(ALL)
+    assert len({v.name for v in SUPERVISION}) == 9
 
 
 def test_variants_of_a_seed_share_their_start(
@@ -95,7 +122,10 @@ def test_what_is_trained_is_not_trained_again(
         train_variants(variants, DiskSource(tree), settings(tmp_path, steps=20))
 
 
-@pytest.mark.parametrize(("name", "variants"), [("components", COMPONENTS), ("modalities", MODALITIES)])
+@pytest.mark.parametrize(
+    ("name", "variants"),
+    [("components", COMPONENTS), ("modalities", MODALITIES), ("supervision", SUPERVISION)],
+)
 def test_a_person_runs_the_experiment(
     tree: Path, tmp_path: Path, name: str, variants: tuple[training.Variant, ...]
 ) -> None:
@@ -108,4 +138,6 @@ def test_a_person_runs_the_experiment(
     assert "each variant trained 10 steps on pictures of 64 px" in page
     assert (tmp_path / "out" / f"{name}.png").stat().st_size > 10_000
     done = json.loads((tmp_path / "runs" / variants[-1].name / "finished.json").read_text())
-    assert done["steps"] == 10 and done["off"] == list(variants[-1].off)
+    last = variants[-1]
+    assert done["steps"] == 10
+    assert (done["off"], done["sentences"]) == (list(last.off), last.sentences)

@@ -75,6 +75,8 @@ def test_integration_is_torchs_encoder_over_the_papers_sequence(config: ModelCon
     assert torch.equal(cue_mask, mask)
     assert cues.shape == (items, window + places + length + 2 * tokens, config.decoder_width)
     torch.testing.assert_close(cues[mask], expected[mask], atol=1e-11, rtol=1e-11)
+    began_as_visual = cues.split([window, *[1] * tokens, places, *[1] * tokens, length], dim=1)[1 + tokens]
+    assert torch.equal(integration.visual_part(cues, window, places), began_as_visual)
 
 
 @pytest.mark.parametrize("attention", [True, False])

@@ -29,7 +29,7 @@ from refavs_rt.train.loss import (
 )
 
 CLIPS, TICKS, ALL_TICKS, SENTENCES, QUERIES, CLASSES = 5, 2, 3, 4, 6, 7
-WIDTH, CUE_WIDTH, SOUND_WIDTH, SIDE = 8, 5, 6, 12
+WIDTH, CUE_WIDTH, SOUND_WIDTH, SIDE, CUE_SIDE = 8, 5, 6, 12, 3
 CONFIG = dataclasses.replace(
     TEST, pixel_width=WIDTH, decoder_width=CUE_WIDTH, prompt_heads=1, decoder_heads=1, width=SOUND_WIDTH
 )
@@ -56,7 +56,8 @@ class Batch:
         output = self.output
         of_queries = [x for p in output.predictions for x in (p.embeddings, p.object_logits)]
         memory = [output.memory.mask_features, *output.memory.level_mask_features]
-        return [*of_queries, *memory, output.presence_logits, output.mean_cues, output.audio_tokens]
+        cues = [output.mean_cues, output.visual_cues]
+        return [*of_queries, *memory, output.presence_logits, *cues, output.audio_tokens]
 
     def clips(self, first: int, last: int) -> Batch:
         """The clips `first` to `last` - 1 as a batch of their own."""
@@ -75,6 +76,7 @@ class Batch:
                     level_mask_features=[x[frames] for x in memory.level_mask_features],
                 ),
                 mean_cues=output.mean_cues[frames],
+                visual_cues=output.visual_cues[frames],
                 audio_tokens=output.audio_tokens[few],
             ),
             Target(**target),
@@ -113,6 +115,7 @@ def batch() -> Batch:
                 level_mask_features=[normal(frames, WIDTH, n) for n in (4, 9, half * half)],
             ),
             mean_cues=normal(frames, SENTENCES, CUE_WIDTH),
+            visual_cues=normal(frames, SENTENCES, CUE_SIDE * CUE_SIDE, CUE_WIDTH),
             audio_tokens=normal(CLIPS, ALL_TICKS, SOUND_WIDTH),
         ),
         Target(
@@ -161,6 +164,10 @@ def _dense_formula(batch: Batch) -> dict[str, float]:
     p = expit(output.presence_logits.flatten(0, 1).numpy())
     parts["presence"] = 0.2 * -(there * np.log(p) + (1 - there) * np.log(1 - p)).mean()
     names = batch.names
+    blocks = masks.reshape(*masks.shape[:-2], CUE_SIDE, SIDE // CUE_SIDE, CUE_SIDE, SIDE // CUE_SIDE)
+    row, bias = (x.detach().numpy() for x in (names.cue.weight[0], names.cue.bias))
+    coarse = (output.visual_cues.numpy() @ row + bias).reshape(*masks.shape[:-2], CUE_SIDE, CUE_SIDE)
+    parts["cue_masks"] = float(sum(x.mean() for x in _mask_formula(coarse, blocks.mean(axis=(-3, -1)))))
     pixels = names.pixel(output.memory.level_mask_features[-1].transpose(1, 2)).flatten(0, 1)
     labels = target.names.flatten().numpy()
     cells = _name_logs(names, pixels, names.background, labels)
@@ -211,7 +218,7 @@ def test_uneven_parts_of_a_batch_add_up_to_it(batch: Batch, config: LossConfig) 
     expected = torch.autograd.grad(whole["total"], leaves, allow_unused=True, materialize_grads=True)
     for a, b in zip(ours, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-15)
-    assert sum(bool(x.any()) for x in expected) >= (7 if config is PAPER_LOSS else 10)
+    assert sum(bool(x.any()) for x in expected) >= (7 if config is PAPER_LOSS else 11)
 
 
 def test_counts_are_of_the_targets(batch: Batch) -> None:
@@ -231,7 +238,7 @@ def test_parts_of_weight_0_are_not_computed(batch: Batch) -> None:
     paper = {"cross_entropy", "query_class", "query_cross_entropy", "query_dice", "presence", "total"}
     assert set(batch.loss(PAPER_LOSS)) == paper
     batch.output.predictions[:2] = batch.output.presence_logits = batch.output.audio_tokens = [None] * 2
-    batch.output.memory.level_mask_features = None
+    batch.output.memory.level_mask_features = batch.output.visual_cues = None
     authors = batch.loss(AUTHORS_LOSS)
     assert set(authors) == {"cross_entropy", "total"}
     logits = batch.output.predictions[-1].mask_logits(batch.output.memory.mask_features)
@@ -286,7 +293,7 @@ def test_a_clip_costs_the_same_beside_any_others(batch: Batch) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", ["mask_logits", "presence_logits", "mean_cues", "audio_tokens", "masks", "sounds"]
+    "bad", ["mask_logits", "presence_logits", "mean_cues", "visual_cues", "audio_tokens", "masks", "sounds"]
 )
 def test_clips_that_are_not_finite_are_found(batch: Batch, bad: str) -> None:
     assert finite_clips(batch.output, batch.target).all()

@@ -198,7 +198,7 @@ def pick_expressions(
     return [groups[keys[i]][rng.integers(len(groups[keys[i]]))] for i in drawn]
 
 
-_KIND_WEIGHT = {"name": 2.5, "sound": 3.0, "null": 0.8, "place": 0.5, "motion": 0.4, "loudness": 0.7}
+_KIND_WEIGHT = {"name": 2.5, "sound": 3.0, "null": 0.8, "motion": 0.4, "loudness": 0.7}
 """How often a kind is drawn, beside 1 for the others: naming and hearing come first."""
 
 

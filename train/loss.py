@@ -6,6 +6,7 @@ processes before any of them computes its loss; then the losses of all add up to
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,8 @@ COUNT_NAMES = ("sentences", "objects", "cells", "sounds", "referents")
 """What `loss_counts` counts, over all decoded ticks: sentences, those whose object is there, classified cells of pictures
 (weighted), classified sounds (of all ticks), sentences whose referent's class is known."""
 
+_HEADS = ("cue_masks", "pixel_names", "sound_names", "referent_names")
+"""Parts with a head of their own, for training only."""
 _STRIDE_8 = PYRAMID_STRIDES.index(8)
 _DENSE_QUERIES = SetLossConfig(classification=0.2, cross_entropy=0.5, dice=0.5, inner_layers=0.0, points=0)
 _NO_QUERIES = SetLossConfig(classification=0.0, cross_entropy=0.0, dice=0.0)
@@ -40,6 +43,8 @@ class LossConfig:
     queries: SetLossConfig = _DENSE_QUERIES
     """Of the single queries, matched with the true masks."""
     presence: float = 0.2
+    cue_masks: float = 1.0
+    """Of the sentence's mask, read off the cues that began as visual tokens."""
     pixel_names: float = 0.5
     sound_names: float = 0.4
     referent_names: float = 0.3
@@ -48,7 +53,7 @@ class LossConfig:
     temperature: float = 0.07
 
     def __post_init__(self) -> None:
-        parts = ("cross_entropy", "dice", "presence", "pixel_names", "sound_names", "referent_names")
+        parts = ("cross_entropy", "dice", "presence", *_HEADS)
         for name in (*parts, "inner_layers", "background"):
             if not getattr(self, name) >= 0:
                 raise ValueError(
@@ -66,6 +71,7 @@ AUTHORS_LOSS = LossConfig(
     inner_layers=0.0,
     queries=_NO_QUERIES,
     presence=0.0,
+    cue_masks=0.0,
     pixel_names=0.0,
     sound_names=0.0,
     referent_names=0.0,
@@ -84,6 +90,7 @@ PAPER_LOSS = LossConfig(
     inner_layers=0.0,
     queries=SetLossConfig(),
     presence=0.2,
+    cue_masks=0.0,
     pixel_names=0.0,
     sound_names=0.0,
     referent_names=0.0,
@@ -117,11 +124,12 @@ class Target:
 
 
 class NameSpace(nn.Module):
-    """Classification of pixels, sounds and mean cues against the sentence encoder's embeddings of all objects' names.
+    """Classification of pixels, sounds and mean cues against the sentence encoder's embeddings of all objects' names, and of
+    visual cues as inside or outside what their sentence means.
 
     It is the mask features that are classified, so that they and what the cues ask for come to speak one language.
 
-    An open-vocabulary head for training only: it is not part of the network and is not exported.
+    Heads for training only: they are not part of the network and are not exported.
     """
 
     embeddings: Tensor
@@ -137,6 +145,7 @@ class NameSpace(nn.Module):
         self.nothing = nn.Parameter(torch.randn(1, embeddings.shape[1]) * 0.05)
         self.sound = nn.Linear(config.width, embeddings.shape[1])
         self.referent = nn.Linear(config.decoder_width, embeddings.shape[1])
+        self.cue = nn.Linear(config.decoder_width, 1)
 
     def pixel_logits(self, features: Tensor, temperature: float) -> Tensor:
         """[B, D, S] -> cosine logits [B * S, K + 1]; the last class is the background."""
@@ -150,6 +159,10 @@ class NameSpace(nn.Module):
     def referent_logits(self, mean_cues: Tensor, temperature: float) -> Tensor:
         """[..., E] of the decoder's width -> cosine logits [M, K + 1]; the last class is nothing."""
         return self._cosine(self.referent(mean_cues.flatten(0, -2)), self.nothing, temperature)
+
+    def cue_logits(self, visual_cues: Tensor) -> Tensor:
+        """[..., P, E] of the decoder's width -> logits [..., P] of a mask."""
+        return self.cue(visual_cues).squeeze(-1)
 
     def _cosine(self, x: Tensor, extra: Tensor, temperature: float) -> Tensor:
         table = torch.cat([self.embeddings, functional.normalize(extra, dim=1)])
@@ -202,6 +215,8 @@ def clip_loss(
         add("query_dice", weights.dice, sums.dice, objects.clamp(min=1))
     if config.presence:
         add("presence", config.presence, _presence(output, target), sentences)
+    if config.cue_masks:
+        add("cue_masks", config.cue_masks, _cue_masks(output, target, names), sentences)
     if config.pixel_names:
         total = _pixel_names(output, target, names, config)
         add("pixel_names", config.pixel_names, total, cells.clamp(min=1))
@@ -222,6 +237,7 @@ def finite_clips(output: ClipOutput, target: Target) -> Tensor:
         output.mask_logits,
         output.presence_logits,
         output.mean_cues.unflatten(0, (batch, -1)),
+        output.visual_cues.unflatten(0, (batch, -1)),
         output.audio_tokens,
         target.masks,
         target.sounds,
@@ -256,6 +272,14 @@ def _query_sums(output: ClipOutput, target: Target, config: SetLossConfig) -> Se
 def _presence(output: ClipOutput, target: Target) -> Tensor:
     logits = output.presence_logits.to(target.presence.dtype)
     return functional.binary_cross_entropy_with_logits(logits, target.presence, reduction="sum")
+
+
+def _cue_masks(output: ClipOutput, target: Target, names: NameSpace) -> Tensor:
+    """Sum of cross-entropy and dice of the coarse masks of the visual cues."""
+    logits = names.cue_logits(output.visual_cues)
+    side = math.isqrt(logits.shape[-1])
+    masks = functional.adaptive_avg_pool2d(target.masks.flatten(0, 1), side).flatten(2)
+    return torch.stack(mask_losses(logits, masks)).sum()
 
 
 def _pixel_names(output: ClipOutput, target: Target, names: NameSpace, config: LossConfig) -> Tensor:

@@ -52,6 +52,8 @@ class ClipOutput:
     """Of the decoded ticks, leading axis B * T."""
     mean_cues: Tensor
     """[B * T, N, E] of the decoder's width: what the sentence, the sound and the picture together say, of the decoded ticks."""
+    visual_cues: Tensor
+    """[B * T, N, P, E] of the decoder's width: the cues that began as visual tokens, row by row over the picture."""
     audio_tokens: Tensor
     """[B, T_all, C], of all ticks, before any attention."""
 
@@ -178,7 +180,7 @@ class EEMC(nn.Module):
         window_age = torch.cat([ages, torch.zeros_like(ages[:, :1])], dim=1)
         window_seen = torch.cat([known, torch.ones_like(known[:, :1])], dim=1)
         memory = self._pixel_memory(given)
-        predictions, presence, _ = self._segment(
+        predictions, presence, _, _ = self._segment(
             window[None],
             window_age[None],
             window_seen[None],
@@ -270,7 +272,7 @@ class EEMC(nn.Module):
 
         picked = [m.unflatten(0, (batch, ticks))[:, chosen].flatten(0, 1) for m in maps]
         memory = self.pixel_decoder(picked)
-        predictions, presence, mean_cues = self._segment(
+        predictions, presence, mean_cues, visual_cues = self._segment(
             by_frame(window_audio),
             by_frame(age.expand(batch, sentences, -1, -1)),
             by_frame(window_seen),
@@ -286,6 +288,7 @@ class EEMC(nn.Module):
             predictions,
             memory,
             mean_cues,
+            visual_cues,
             audio_tokens,
         )
 
@@ -298,7 +301,7 @@ class EEMC(nn.Module):
         text: Tensor,
         text_mask: Tensor,
         memory: PixelMemory,
-    ) -> tuple[list[QueryPrediction], Tensor, Tensor]:
+    ) -> tuple[list[QueryPrediction], Tensor, Tensor, Tensor]:
         """Integration, prompting, decoding of B frames with N sentences each (inputs [B, N, ...])."""
         frames, sentences = audio.shape[:2]
         cues, mask = self.integration(
@@ -312,8 +315,12 @@ class EEMC(nn.Module):
         queries, mean_cue = self.prompting(self.queries, cues, mask)
         queries = queries.unflatten(0, (frames, sentences))
         queries, predictions = self.decoder(queries, self.query_place, memory)
-        mean_cue = mean_cue.unflatten(0, (frames, sentences))
-        return predictions, self.presence_head(mean_cue, queries, predictions[-1].object_share()), mean_cue
+        mean_cue, visual_cues = (
+            x.unflatten(0, (frames, sentences))
+            for x in (mean_cue, self.integration.visual_part(cues, audio.shape[2], visual.shape[2]))
+        )
+        presence = self.presence_head(mean_cue, queries, predictions[-1].object_share())
+        return predictions, presence, mean_cue, visual_cues
 
     # What an ablation withholds from the cues
 

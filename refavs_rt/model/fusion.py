@@ -31,6 +31,11 @@ class Integration(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.to_decoder = FeedForward(width, config.projection_hidden or width, config.decoder_width)
 
+    def visual_part(self, cues: Tensor, window: int, visual_tokens: int) -> Tensor:
+        """Those [M, P, E] of the cues [M, K, E] that began as visual tokens, after an audio window of `window` ticks."""
+        first = window + self.audio_token.shape[0]
+        return cues[:, first : first + visual_tokens]
+
     def forward(
         self, audio: Tensor, age: Tensor, audio_seen: Tensor, visual: Tensor, text: Tensor, text_mask: Tensor
     ) -> tuple[Tensor, Tensor]:

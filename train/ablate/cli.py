@@ -38,6 +38,7 @@ EXPERIMENTS = {
         "without cached memory, modality tokens, prompt attention, and without all three", True
     ),
     "modalities": _Entry("cues from sound, picture and sentence alone, and in pairs", True),
+    "supervision": _Entry("the dense loss without each of its parts, and one sentence a clip", True),
     "degraded": _Entry("noise, silence, reversed sound, blur, dropped frames, cut sentences"),
     "length": _Entry("clips of 10 to 90 s, with each mean of the memory"),
     "sources": _Entry("one, two and more sounding objects; which is taken for which"),

@@ -20,6 +20,7 @@ from .. import checkpoint
 from ..data_source import SceneSource, Source
 from ..disk_batches import DiskSource
 from ..loop import TrainConfig, Trainer
+from ..loss import LossConfig
 from ..predict import Predictor, TorchPredictor
 from ..starting_weights import starting_model
 from .clips import EvaluationClip, measure, observe, open_clips, told
@@ -38,6 +39,10 @@ class Variant:
     """Of the condition in tables and of the run's folder."""
     off: tuple[str, ...] = ()
     """Switches of the ModelConfig that are turned off."""
+    untaught: tuple[str, ...] = ()
+    """Parts of the dense loss, fields of LossConfig, that weigh nothing."""
+    sentences: int | None = None
+    """Of a clip in training; None: as many as usual."""
     seed: int = 0
 
 
@@ -64,6 +69,22 @@ MODALITIES = (
         )
     ),
 )
+SUPERVISION = (
+    ALL,
+    AGAIN,
+    *(
+        Variant(f"without-{name}", untaught=parts)
+        for name, parts in {
+            "pixel-names": ("pixel_names",),
+            "sound-names": ("sound_names",),
+            "referent-names": ("referent_names",),
+            "cue-masks": ("cue_masks",),
+            "inner-layers": ("inner_layers",),
+            "all-of-these": ("pixel_names", "sound_names", "referent_names", "cue_masks", "inner_layers"),
+        }.items()
+    ),
+    Variant("one-sentence", sentences=1),
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +105,11 @@ class TrainingSettings:
 
     def train(self, variant: Variant) -> TrainConfig:
         """Its training: `edge`'s, shortened."""
+        weights: dict[str, Any] = dict.fromkeys(variant.untaught, 0.0)
+        usual = TrainConfig().batch
         return TrainConfig(
+            loss=dataclasses.replace(LossConfig(), **weights),
+            batch=dataclasses.replace(usual, sentences=variant.sentences or usual.sentences),
             steps=self.steps,
             warmup_steps=max(1, self.steps // 10),
             image_size=self.image_size,
@@ -202,6 +227,8 @@ def _done(settings: TrainingSettings, variant: Variant) -> dict[str, object]:
         "steps": settings.steps,
         "image_size": settings.image_size,
         "off": list(variant.off),
+        "untaught": list(variant.untaught),
+        "sentences": variant.sentences,
         "seed": variant.seed,
     }
 
