@@ -74,16 +74,16 @@ def _small_zip(index: object) -> bytes:
     return out.getvalue()
 
 
-_EMPTY: dict[str, object] = {"format": 1, "things": [], "backgrounds": [], "ambiences": [], "photos": []}
+_EMPTY: dict[str, object] = {"format": 2, "things": [], "backgrounds": [], "ambiences": [], "photos": []}
 
 
 @pytest.mark.parametrize(
     ("index", "said"),
     [
-        ({**_EMPTY, "format": 0}, "has pack format 0, this program reads 1"),
+        ({**_EMPTY, "format": 0}, "has pack format 0, this program reads 2"),
         ([], "has no readable index.json"),
         ({}, "has no readable index.json"),
-        ({"format": 1}, "its index.json lacks something"),
+        ({"format": 2}, "its index.json lacks something"),
         ({**_EMPTY, "things": [{"name": "dog"}]}, "its index.json lacks something"),
         ({**_EMPTY, "backgrounds": [{"entry": "b", "origin": "", "split": "", "licence": ""}]}, "it lacks b"),
     ],

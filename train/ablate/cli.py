@@ -43,6 +43,7 @@ EXPERIMENTS = {
     "length": _Entry("clips of 10 to 90 s, with each mean of the memory"),
     "sources": _Entry("one, two and more sounding objects; which is taken for which"),
     "ambiguity": _Entry("sentences made harder on a scale"),
+    "photographs": _Entry("real photographs, outlined by hand, still and panned"),
     "domain": _Entry("backgrounds and recordings that training never used"),
 }
 _SPLIT = "test_s"
@@ -169,8 +170,9 @@ def _run(name: str, module: Any, options: argparse.Namespace) -> int:
     comparisons = compare(experiment, options.seed)
     write_tables(options.out, experiment, comparisons, facts)
     write_chart(options.out, experiment, comparisons)
+    wide = 2 + max(len(c.group) for c in comparisons)
     for c in comparisons:
-        print(f"{c.group:<14}{c.condition:<32}{c.estimate.mean:>7.3f}  {c.verdict}")
+        print(f"{c.group:<{wide}}{c.condition:<32}{c.estimate.mean:>7.3f}  {c.verdict}")
     print(f"wrote {options.out / name}.csv, .md and .png")
     return 0
 

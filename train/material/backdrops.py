@@ -45,4 +45,4 @@ PHOTO_FOLDERS = (
     ("explore_world_music", "music"),
     ("erase", "resource"),
 )
-"""(archive, folder) of photographs of animals and musicians: kept for looking, never a background, never trained on."""
+"""(archive, folder) of photographs of animals and musicians: kept for measuring, never a background, never trained on."""

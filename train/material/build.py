@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import subprocess
 import sys
@@ -239,7 +240,8 @@ class _Builder:
                     recording = self._recording(
                         samples, "gcompris", f"{archive}/{stem}-photo", "test", _LICENCE_GCOMPRIS
                     )
-                yield Photo(entry, f"{archive}/{stem}", recording, _LICENCE_GCOMPRIS)
+                sha256 = hashlib.sha256(resources[name]).hexdigest()
+                yield Photo(entry, f"{archive}/{stem}", sha256, recording, _LICENCE_GCOMPRIS)
 
     def _resource(self, archive: str, suffix: str) -> bytes:
         resources = self._archive(archive)

@@ -24,7 +24,7 @@ from PIL import Image
 
 from .errors import MaterialError
 
-FORMAT = 1
+FORMAT = 2
 _MEND = "delete it and build it anew, with: python -m train scenes"
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError)
 """What zipfile raises for damaged files, a damaged flag or method among the damages."""
@@ -92,10 +92,12 @@ class Background:
 
 @dataclass(frozen=True)
 class Photo:
-    """A photograph of an animal or a musician in real surroundings: to look at, never to train on."""
+    """A photograph of an animal or a musician in real surroundings: to measure on, never to train on."""
 
     entry: str
     origin: str
+    sha256: str
+    """Of the file that it was made from, in hexadecimal."""
     recording: Recording | None
     licence: str
 

@@ -29,6 +29,8 @@ STEADY_PAUSE_S = 1.5
 """What is silent for as long as this, at the beginning or the end too, does not sound all the time."""
 GLIDE = 0.18
 """Distance in frame widths from which a movement has a direction."""
+CUT = 0.05
+"""Share of a side of an object that is out of a square frame, from which on the object is cut."""
 TRAVEL, GROWTH = 0.08, 1.25
 """Distance in frame heights, and ratio of sizes, from which a movement is clear."""
 WIDEST = 16 / 9
@@ -136,6 +138,15 @@ class Facts:
         """Whether it does not move at all. Some neither rest nor clearly move."""
         motion = self.scene.objects[index].motion
         return motion.kind == "still" and not motion.tilt
+
+    def slides_out(self, index: int) -> bool:
+        """Whether it moves while the frame cuts it: then one cannot see how far, since what is to be seen stays in place."""
+        item, pose = self.scene.objects[index], self._poses[index]
+        beyond = [
+            np.maximum(np.abs(at - 0.5) + side * pose.scale / 2 - 0.5, 0) / (side * pose.scale)
+            for at, side in ((pose.x, item.width), (pose.y, item.height))
+        ]
+        return not self.rests(index) and float(np.max(beyond)) > CUT
 
     def direction(self, index: int) -> str | None:
         """'left' or 'right' for a clear movement to that side."""

@@ -225,7 +225,7 @@ class _Speaker:
 
     def _motion(self, word: str, group: tuple[int, ...]) -> None:
         facts = self.facts
-        if facts.camera_moves:
+        if facts.camera_moves or any(facts.slides_out(i) for i in group):
             return
         moving = [i for i in group if facts.moves(i)]
         still = [i for i in group if facts.rests(i)]

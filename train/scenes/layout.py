@@ -18,8 +18,11 @@ _MOTIONS: tuple[tuple[MotionKind, float], ...] = (
     ("approach", 0.04),
     ("recede", 0.04),
 )
-_LARGEST = 0.92
-"""No side of an object is longer than this share of the frame's smaller side."""
+_SIZES, _SIZE_SHARES = (0.16, 0.32, 0.52, 0.78, 1.1), (0.08, 0.2, 0.34, 0.24, 0.14)
+"""Of an object among two, in units of the frame's smaller side, and how often each is drawn. A network that has seen small ones
+alone marks a large object in spots, and photographs are full of them."""
+_LARGEST = 1.6
+"""No side of an object is longer, in the same units; the frame may cut it."""
 _ENLARGED = 4.5
 """A picture is shown at most this many times its size in a frame 360 high."""
 
@@ -27,11 +30,11 @@ _ENLARGED = 4.5
 def draw_size(picture: Picture, count: int, rng: np.random.Generator) -> tuple[float, float]:
     """(height, width) of an object among `count`, in units of the frame's smaller side.
 
-    The geometric mean of both is mostly 0.25 to 0.6, and 0.08 to 0.8 at the outside.
+    The geometric mean of both is mostly 0.3 to 1.1, and 0.08 to 1.4 at the outside.
     """
-    crowd = (1.15, 1.0, 0.88, 0.78)[min(count, 4) - 1]
-    middle = crowd * rng.choice([0.17, 0.31, 0.44, 0.6], p=[0.08, 0.27, 0.42, 0.23])
-    mean = float(np.clip(middle * np.exp(rng.normal(0, 0.16)), 0.08, 0.8))
+    crowd = (1.15, 1.0, 0.86, 0.74)[min(count, 4) - 1]
+    middle = crowd * rng.choice(_SIZES, p=_SIZE_SHARES)
+    mean = float(np.clip(middle * np.exp(rng.normal(0, 0.16)), 0.08, 1.4))
     mean = min(mean, _ENLARGED * float(np.sqrt(picture.width * picture.height)) / 360)
     ratio = float(np.sqrt(picture.width / picture.height))
     height, width = mean / ratio, mean * ratio
