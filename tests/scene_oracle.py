@@ -233,7 +233,7 @@ _JUDGES = {
 def _judge_null(expression, text, word, group, other, seen):
     detail = expression.detail
     everything = range(seen.count)
-    if detail == "absent":
+    if detail in ("absent", "alike"):
         return f"{group} may be called so" if perhaps_meant_by(word, seen.scene) else None
     if detail == "verb":
         said = [t.verb for t in seen.scene.pack.things if t.verb and t.verb.removesuffix("e")[:4] in text]

@@ -39,6 +39,9 @@ EXPERIMENTS = {
     ),
     "modalities": _Entry("cues from sound, picture and sentence alone, and in pairs", True),
     "supervision": _Entry("the dense loss without each of its parts, and one sentence a clip", True),
+    "scorecard": _Entry(
+        "what a model card states: every kind of sentence, heard and muted, and what is not there"
+    ),
     "degraded": _Entry("noise, silence, reversed sound, blur, dropped frames, cut sentences"),
     "length": _Entry("clips of 10 to 90 s, with each mean of the memory"),
     "sources": _Entry("one, two and more sounding objects; which is taken for which"),

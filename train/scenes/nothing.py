@@ -60,7 +60,8 @@ def _absent(facts: Facts, rng: np.random.Generator) -> list[Expression]:
         if things:
             thing = things[rng.integers(len(things))]
             phrases = w.NAME if rng.random() < 0.6 else w.SOUND
-            out.append(_null(pick(phrases, rng, word=thing.name), "absent"))
+            detail = "alike" if set(thing.kinds) & present else "absent"
+            out.append(_null(pick(phrases, rng, word=thing.name), detail))
             if thing.verb and thing.verb != PLAYED:
                 sure = all(verbs_differ(thing.verb, scene.objects[i].thing.verb) for i in facts.sounding)
                 if sure and rng.random() < 0.5:
