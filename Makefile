@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo core dev test bench bench-full bench-report soak kernels-all kernels-aot gpu sanitize fuzz check fix clean distclean
+.PHONY: help demo core dev test bench bench-full bench-report soak kernels-all kernels-aot gpu gpu-train sanitize fuzz check fix clean distclean
 
 # A Python to make .venv with; unset, a suitable one is looked for: make demo PYTHON=/path/to/python3.12
 PYTHON ?=
@@ -54,6 +54,9 @@ kernels-aot: dev ## compile every kernel for every card, with no GPU, and check 
 
 gpu: ## on a machine with a GPU, installing nothing: the kernels' tests there, and their figures: gpu-results/
 	@PYTHONPATH=. $(or $(PYTHON),python3) -m benchmarks.gpu $(ARGS)
+
+gpu-train: ## there too: train from gpu-train/, which `python -m train leg pack` wrote, for eight minutes: gpu-train-results/
+	@PYTHONPATH=. $(or $(PYTHON),python3) -m train leg run $(ARGS)
 
 sanitize: dev ## csrc and its tests with the address, undefined-behaviour and thread sanitizers: a quarter of an hour
 	@$(BIN)/python csrc/tests/sanitize.py $(ARGS)

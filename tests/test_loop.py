@@ -129,6 +129,19 @@ def test_a_run_that_was_cut_goes_on_with_the_same_curve(
         assert torch.equal(mine[name], value), name
 
 
+def test_a_run_of_some_minutes_stops_whole_and_goes_on_with_the_same_curve(
+    whole: Path, tree: Path, tmp_path: Path
+) -> None:
+    """It stops at the first tenth step after its time."""
+    out = tmp_path / "run"
+    assert trainer(out, tree, minutes=1e-6).run() is False
+    assert [row["step"] for row in rows(out / LOSSES)] == [10]
+    again = trainer(out, tree, minutes=60.0)
+    assert again.step == 10 and again.run() is True
+    assert rows(out / LOSSES) == rows(whole / LOSSES)
+    assert without_times(rows(out / METRICS))[-1] == without_times(rows(whole / METRICS))[-1]
+
+
 def test_a_finished_run_has_nothing_to_do(whole: Path, tree: Path) -> None:
     before = (whole / LOSSES).read_bytes()
     again = trainer(whole, tree)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .train_config import TrainConfig
 
 _COMMANDS = {
+    "leg": ".leg_cli",
     "scenes": ".scenes.cli",
     "data": ".data_check_cli",
     "evaluate": ".evaluate_cli",
@@ -42,6 +43,7 @@ and builds the pack of pictures and sounds first where the media packages are in
   python -m train evaluate --help          J, F and S of a run or a bundle
   python -m train ablate NAME --help       an experiment, with a table and a plot
   python -m train import-weights --help    published weights into a folder for --weights
+  python -m train leg --help               train on a machine that has neither network nor packages
   python -m train video --out scene.mp4    one generated scene as a video
   python -m train plot RUN                 the curves of a run as a picture
   python -m train report RUN               what a run understands best and worst, as pictures
@@ -210,11 +212,15 @@ def _train_in(world: World, place: Path | None, job: _Job) -> int:
             where = f"{world.size} processes on {world.device.type}" if world.size > 1 else str(world.device)
             print(f"training {job.preset} on {where} into {out} from step {trainer.step}", flush=True)
         try:
-            trainer.run()
+            finished = trainer.run()
         except KeyboardInterrupt:
             world.say(f"\ninterrupted; from the last checkpoint it goes on with: python -m train --out {out}")
             return 130
-    if world.is_main:
+    if world.is_main and not finished:
+        print(
+            f"stopped at step {trainer.step} of {job.config.steps}; it goes on with: python -m train --out {out}"
+        )
+    elif world.is_main:
         print(f"done: {out}; next: refavs-export --checkpoint {out}")
     return 0
 

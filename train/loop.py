@@ -108,8 +108,9 @@ class Trainer:
             for name in (checkpoint.LOSSES, checkpoint.METRICS, checkpoint.SKIPPED):
                 checkpoint.drop_rows_after(out / name, self.step)
 
-    def run(self) -> None:
-        """Train to the last step; every `save_every` steps and at the end the folder can be resumed.
+    def run(self) -> bool:
+        """Train to the last step, or for the minutes of the configuration; every `save_every` steps and at the end the folder can
+        be resumed. Returns whether the last step is done.
 
         Raises:
             TrainingError: `max_faults` steps in a row had a loss that is no number, or clips that cannot be read.
@@ -118,7 +119,8 @@ class Trainer:
         config = self.config
         writer = self._begin() if self.world.is_main else None
         window: list[StepResult] = []
-        saved, save_soon = time.monotonic(), False
+        began = saved = time.monotonic()
+        save_soon = over = False
         bar = tqdm(
             self._shares_to_come(),
             initial=self.step,
@@ -142,15 +144,39 @@ class Trainer:
             if self.step % LOG_EVERY == 0 or ends:
                 self._log(window, bar, writer)
                 window.clear()
+                spent = 0 < config.minutes <= (time.monotonic() - began) / 60
+                over = config.minutes > 0 and self.world.agree("over" if spent else "") == "over" and not ends
             # In this order: what is killed between the two is validated again, not left out.
             if self.step % config.validate_every == 0 or ends:
                 self._validate(writer)
-            if self.step % config.save_every == 0 or ends or (save_soon and self.step % LOG_EVERY == 0):
+            if (
+                self.step % config.save_every == 0
+                or ends
+                or over
+                or (save_soon and self.step % LOG_EVERY == 0)
+            ):
                 self.save()
                 saved, save_soon = time.monotonic(), False
+            if over:
+                bar.close()
+                break
         if writer is not None:
             writer.close()
         self.world.barrier()
+        return self.step == config.steps
+
+    def step_times(self) -> list[float]:
+        """Seconds of each step to the last, drawing of clips included; nothing is written. For trials of speed."""
+        times = []
+        begun = time.monotonic()
+        for share in self._shares_to_come():
+            self.stepper.step(share, self.step, save=False)
+            if self.world.device.type == "cuda":
+                torch.cuda.synchronize(self.world.device)
+            self.step += 1
+            times.append(time.monotonic() - begun)
+            begun = time.monotonic()
+        return times
 
     def save(self) -> None:
         """Write the averaged weights, and all that is needed to go on."""
@@ -202,7 +228,7 @@ class Trainer:
         """The network as a run begins with it, with what trains marked."""
         config = self.config
         torch.manual_seed(config.seed)
-        model, self.tokenizer = starting_model(self.model_config, config.weights)
+        model, self.tokenizer = starting_model(self.model_config, config.weights, self.start)
         if self.start is not None:
             checkpoint.load_start(model, self.start)
         model = model.to(self.world.device, torch.float64 if config.precision == "float64" else torch.float32)

@@ -29,12 +29,15 @@ _OWN = {
 """Part -> what the names begin with that it must fill, adapters excepted."""
 
 
-def starting_model(config: ModelConfig, weights: str | None = None) -> tuple[EEMC, bytes]:
+def starting_model(
+    config: ModelConfig, weights: str | None = None, start: Path | None = None
+) -> tuple[EEMC, bytes]:
     """A network and the tokenizer.json of its sentence encoder. Random weights come from torch's global generator.
 
     Args:
         weights: a folder that `python -m train import-weights` wrote. What of the published parts it lacks comes from the
             installed packages (`edge`) or from the hub (`full`; VGGish is on none). `RANDOM`: nothing published.
+        start: a run whose weights will replace these: with `RANDOM`, its tokenizer is taken, so that no package is needed.
 
     Raises:
         WeightsError: a part is nowhere to be had, or does not fit the configuration.
@@ -49,6 +52,8 @@ def starting_model(config: ModelConfig, weights: str | None = None) -> tuple[EEM
     if weights != RANDOM:
         for part, prefix in _parts(config).items():
             _take(model, config, part, prefix, folder)
+    if weights == RANDOM and start is not None and (start / TOKENIZER).is_file():
+        return model, (start / TOKENIZER).read_bytes()
     return model, _tokenizer(config, weights, folder)
 
 

@@ -76,6 +76,8 @@ class TrainConfig:
     """Steps between checkpoints, a multiple of 10."""
     save_every_minutes: float = 10.0
     """Minutes after which a checkpoint is written at the next tenth step, if none was before; 0: only by steps."""
+    minutes: float = 0.0
+    """Minutes after which the run saves at the next tenth step and stops, to go on another time; 0: at its last step alone."""
 
     micro_batch: int = 0
     """Clips that a process computes at once, at most; gradients are summed over them. 0: all of a step. The loss does not depend
@@ -100,6 +102,7 @@ class TrainConfig:
             "micro_batch",
             "threads",
             "save_every_minutes",
+            "minutes",
         ):
             self._at_least(name, 0)
         self._at_least("workers", -1)
@@ -180,7 +183,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "max_faults",
     ),
     "data": ("image_size", "full_size_share", "batch"),
-    "checkpoints": ("validate_every", "validation_clips", "save_every", "save_every_minutes"),
+    "checkpoints": ("validate_every", "validation_clips", "save_every", "save_every_minutes", "minutes"),
     "scale": ("micro_batch", "workers", "threads", "device", "timeout_minutes"),
 }
 """The fields of `TrainConfig` as the help shows them."""

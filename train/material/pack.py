@@ -188,6 +188,10 @@ class Pack:
         """The classes with at least one recording."""
         return tuple(thing.name for thing in self.things if thing.recordings)
 
+    def entry(self, name: str) -> bytes:
+        """The content of an entry as it is stored."""
+        return self._entries[name]
+
     def picture(self, entry: str) -> Image.Image:
         """The decoded picture of a background or photo, RGB. Not to be changed."""
         image = self._pictures.get(entry)
