@@ -10,7 +10,9 @@ from refavs_rt.model.run_folder import CheckpointError, Run
 
 CARD = "MODEL_CARD.md"
 EVALUATIONS = "evaluation"
-"""Folder in a run: each `NAME.json` that `python -m train evaluate --json` wrote there becomes a table of the card."""
+"""Folder in a run: each `NAME.json` that `python -m train evaluate --json` wrote there becomes a table of the card, and so does
+what `python -m train card --checkpoint RUN` measured."""
+_MEASURED = "card.json"
 
 _SCENES_LIMITS = (
     "It was trained on composed scenes, not on Ref-AVS: no figure here is a Ref-AVS result. It knows about 220 kinds of things"
@@ -63,6 +65,9 @@ def _figures(folder: Path) -> list[str]:
         "J is the mean intersection over union, F the F-measure, S the root of"
         " the share of the picture that is marked where nothing fits; n counts expressions.",
     ]
+    if folder / _MEASURED in paths:
+        paths.remove(folder / _MEASURED)
+        lines += _measured(folder / _MEASURED)
     for path in paths:
         lines += [
             "",
@@ -75,6 +80,21 @@ def _figures(folder: Path) -> list[str]:
         lines.append(_row("all", report))
         lines += [_row(kind, row) for kind, row in report["by_type"].items()]
         lines += [_row(f"{kind}, other recordings", row) for kind, row in report["other_recording"].items()]
+    return lines
+
+
+def _measured(path: Path) -> list[str]:
+    """The table of `python -m train card`: frames count in which it can be known what is meant."""
+    lines = ["", "| sentences | measure | mean | 95% interval | n |", "| --- | --- | --- | --- | --- |"]
+    try:
+        for row in json.loads(path.read_text()):
+            low, high = row["low"], row["high"]
+            interval = "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
+            lines.append(
+                f"| {row['what']} | {row['measure']} | {row['mean']:.3f} | {interval} | {row['expressions']} |"
+            )
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is not a report of `python -m train card`: {error!r}") from error
     return lines
 
 

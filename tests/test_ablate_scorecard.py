@@ -15,6 +15,7 @@ from refavs_rt.train.ablate.observation import ALL, NULL, Context, Observation
 from refavs_rt.train.ablate.scorecard import (
     MUTED,
     NOTHING,
+    SAID,
     SEEN,
     SHOWN,
     SHOWN_ALIKE,
@@ -163,6 +164,16 @@ def test_muted_clips_have_silence_for_sound(clips: list[Scored]) -> None:
     assert np.ptp(heard) > 1 and np.ptp(muted) == 0
     again = Knowing(clip)
     assert {o.condition for o in observe(again, clip, UNSEEN)} == {UNSEEN} and len(again.patches) == 1
+
+
+def test_presence_is_held_against_what_is_there(clips: list[Scored]) -> None:
+    """Presence 0.9 in every frame: the share there is that of frames whose object is seen and known to be meant."""
+    found = [o for clip in clips for o in observe(Knowing(clip), clip, UNSEEN)]
+    there = values(found, UNSEEN, SAID[4])
+    frames = sum(len(c.clip.frames) * len(c.expressions) for c in clips)
+    assert len(there) == frames and not any(values(found, UNSEEN, group) for group in SAID[:4])
+    seen = sum(int(s.truth.any(axis=(1, 2)).sum()) for c in clips for s in c.clip.sentences)
+    assert 0.8 * seen < sum(there) < seen  # before a sound is heard, nobody knows
 
 
 def test_the_experiment_measures_all_three_splits(tiny: Pack) -> None:

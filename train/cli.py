@@ -25,6 +25,7 @@ _COMMANDS = {
     "evaluate": ".evaluate_cli",
     "ablate": ".ablate.cli",
     "import-weights": ".import_weights_cli",
+    "card": ".card",
     "plot": ".plot",
     "report": ".report",
     "video": ".video",
@@ -43,6 +44,7 @@ and builds the pack of pictures and sounds first where the media packages are in
   python -m train evaluate --help          J, F and S of a run or a bundle
   python -m train ablate NAME --help       an experiment, with a table and a plot
   python -m train import-weights --help    published weights into a folder for --weights
+  python -m train card                     the model card: every figure measured, and pictures
   python -m train leg --help               train on a machine that has neither network nor packages
   python -m train video --out scene.mp4    one generated scene as a video
   python -m train plot RUN                 the curves of a run as a picture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from ..evaluate_cli import check_writable, shown_warnings
 if TYPE_CHECKING:
     from ..material import Pack
     from ..predict import Predictor
+    from .bootstrap import Comparison
     from .observation import Context, Experiment, T
 
 
@@ -150,7 +151,30 @@ def _parser(name: str, module: Any) -> argparse.ArgumentParser:
     return parser
 
 
+def carry_out(name: str, flags: Sequence[str]) -> tuple[Context, list[Comparison]]:
+    """Run an experiment as the command line would, write its table and its plot, and return what it was run with and what it has
+    shown.
+
+    Raises:
+        As `run`.
+    """
+    module = importlib.import_module(f".{name}", __package__)
+    options = _parser(name, module).parse_args(flags)
+    return _measure_and_write(name, module, options)
+
+
 def _run(name: str, module: Any, options: argparse.Namespace) -> int:
+    _, comparisons = _measure_and_write(name, module, options)
+    wide = 2 + max(len(c.group) for c in comparisons)
+    for c in comparisons:
+        print(f"{c.group:<{wide}}{c.condition:<32}{c.estimate.mean:>7.3f}  {c.verdict}")
+    print(f"wrote {options.out / name}.csv, .md and .png")
+    return 0
+
+
+def _measure_and_write(
+    name: str, module: Any, options: argparse.Namespace
+) -> tuple[Context, list[Comparison]]:
     import torch
 
     from .bootstrap import compare
@@ -173,11 +197,7 @@ def _run(name: str, module: Any, options: argparse.Namespace) -> int:
     comparisons = compare(experiment, options.seed)
     write_tables(options.out, experiment, comparisons, facts)
     write_chart(options.out, experiment, comparisons)
-    wide = 2 + max(len(c.group) for c in comparisons)
-    for c in comparisons:
-        print(f"{c.group:<{wide}}{c.condition:<32}{c.estimate.mean:>7.3f}  {c.verdict}")
-    print(f"wrote {options.out / name}.csv, .md and .png")
-    return 0
+    return context, comparisons
 
 
 def _context(name: str, options: argparse.Namespace) -> Context:

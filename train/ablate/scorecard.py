@@ -35,6 +35,8 @@ SHOWN = "S, nothing fits"
 SHOWN_ALIKE = "S, its like is there"
 _ALIKE = frozenset({"alike"})
 """Details of sentences about what is not there, where something like it is."""
+SAID = tuple(f"there, when presence says {a / 5:.1f} to {(a + 1) / 5:.1f}" for a in range(5))
+"""Groups of frames by the presence that the network gives; their value is whether the object was there."""
 _FEWEST = 2
 
 
@@ -88,6 +90,8 @@ def run(context: Context, progress: Progress) -> Experiment:
         f"{', '.join(SINCE)}: the frames of sentences about a sound that its object makes, by the time since it was last heard",
         f"{SHOWN}, {SHOWN_ALIKE}: not J, but the root of the share of the pixels that are marked; less is better. Of {NULL} J is "
         "the share that was left alone",
+        f"{SAID[0]} and so on: not J, but the share of the frames with such a presence in which the object was to be seen, and "
+        "known to be meant: a presence that is a probability says what this says",
         "frames are paired with sound as the data set does: frame i with the window that begins at second i",
     ]
     return Experiment("scorecard", "Scorecard: every kind of sentence", "J", None, SEEN, observations, notes)
@@ -107,10 +111,12 @@ def observe(predictor: Predictor, clip: Scored, condition: str) -> Iterator[Obse
     def observation(group: str, value: float, under: str = condition) -> Observation:
         return Observation(under, group, clip.name, value)
 
-    shown = _shown(predictor, clip, muted=False)
+    shown, presence = _shown(predictor, clip, muted=False)
     known = [_known(clip, n) for n in range(len(clip.expressions))]
     truths = [s.truth for s in clip.clip.sentences]
     for n, expression in enumerate(clip.expressions):
+        for said, there in zip(presence[:, n].tolist(), known[n].tolist(), strict=True):
+            yield observation(SAID[min(int(said * len(SAID)), len(SAID) - 1)], float(there))
         if expression.target is None:
             root = float(np.sqrt((shown[n] > NULL_THRESHOLD).mean()))
             yield observation(NULL, float((shown[n] <= MASK_THRESHOLD).mean()))
@@ -136,21 +142,40 @@ def observe(predictor: Predictor, clip: Scored, condition: str) -> Iterator[Obse
             yield from (observation(group, value, SWAPPED) for group in (ALL, expression.kind))
     heard = [n for n, e in enumerate(clip.expressions) if _turns_on_its_sound(clip, e) and known[n].any()]
     if heard:
-        quiet = _shown(predictor, _only(clip, heard), muted=True)
+        quiet, _ = _shown(predictor, _only(clip, heard), muted=True)
         for share, n in zip(quiet, heard, strict=True):
             value = float(_iou(share, truths[n])[known[n]].mean())
             yield from (observation(group, value, MUTED) for group in (ALL, clip.expressions[n].kind))
 
 
-def _shown(predictor: Predictor, clip: Scored, muted: bool) -> list[NDArray[np.float32]]:
-    """Of each sentence the gated probabilities [T, 256, 256]."""
+def answered(
+    predictor: Predictor, clip: Scored
+) -> Iterator[
+    tuple[Expression, NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float64]]
+]:
+    """Of each sentence that means an object: the frames that count [T, S, S, 3], what is shown and what is true there
+    [T, 256, 256], and J of each [T]."""
+    shown, _ = _shown(predictor, clip, muted=False)
+    for n, expression in enumerate(clip.expressions):
+        counted = _known(clip, n)
+        if expression.target is not None and counted.any():
+            truth = clip.clip.sentences[n].truth[counted]
+            share = shown[n][counted]
+            yield expression, clip.clip.frames[counted], share > MASK_THRESHOLD, truth, _iou(share, truth)
+
+
+def _shown(
+    predictor: Predictor, clip: Scored, muted: bool
+) -> tuple[list[NDArray[np.float32]], NDArray[np.float32]]:
+    """Of each sentence the gated probabilities [T, 256, 256]; and the presence [T, N]."""
     samples = clip.clip.samples
     assert samples is not None, "scenes have a sound track"
     media = ClipMedia(clip.clip.frames, np.zeros_like(samples) if muted else samples)
     texts = [s.text for s in clip.clip.sentences]
     masks, presence = predictor.predict(media.frames, media.patches(WINDOW_S), texts)
     present = presence >= RunConfig().presence_threshold
-    return [probabilities(masks[:, n]) * present[:, n, None, None] for n in range(len(texts))]
+    gated = [probabilities(masks[:, n]) * present[:, n, None, None] for n in range(len(texts))]
+    return gated, presence
 
 
 def _iou(shown: NDArray[np.float32], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
