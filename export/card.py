@@ -43,7 +43,7 @@ def model_card(run: Run) -> str:
         f" pixels, sentences of at most {run.model.config.text_tokens} tokens, one memory tick a second.",
         f"- Trained on: {training.get('data', 'unknown')}.",
         f"- Licences of that material: {training.get('licence', 'unknown')}.",
-        f"- Steps: {settings.get('steps', 'unknown')}, seed {settings.get('seed', 'unknown')}.",
+        f"- Steps: {_steps(training)}, seed {settings.get('seed', 'unknown')}.",
         "",
         "## How good it is",
         "",
@@ -55,6 +55,12 @@ def model_card(run: Run) -> str:
         "It must not be used where a wrong mask can hurt.",
     ]
     return "\n".join(parts) + "\n"
+
+
+def _steps(training: dict[str, Any]) -> str:
+    steps = str(training.get("train", {}).get("steps", "unknown"))
+    before = training.get("steps_before") or []
+    return f"{' + '.join(map(str, before))} + {steps}, in runs one after another" if before else steps
 
 
 def _figures(folder: Path) -> list[str]:
@@ -85,7 +91,13 @@ def _figures(folder: Path) -> list[str]:
 
 def _measured(path: Path) -> list[str]:
     """The table of `python -m train card`: frames count in which it can be known what is meant."""
-    lines = ["", "| sentences | measure | mean | 95% interval | n |", "| --- | --- | --- | --- | --- |"]
+    lines = [
+        "",
+        "Over the frames in which the object is to be seen and, where the sentence turns on its sound, has been heard:",
+        "",
+        "| sentences | measure | mean | 95% interval | n |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     try:
         for row in json.loads(path.read_text()):
             low, high = row["low"], row["high"]

@@ -67,6 +67,7 @@ def test_every_row_names_a_cell_of_an_experiment(tiny: Pack) -> None:
             *KINDS,
             *(scorecard.OTHER.format(kind=kind) for kind in KINDS),
             *(scorecard.COUNTED.format(count=n) for n in (2, 3, 4)),
+            scorecard.ABOUT_SOUND,
             *scorecard.SINCE,
             scorecard.SHOWN,
             scorecard.SHOWN_ALIKE,
@@ -80,8 +81,9 @@ def test_every_row_names_a_cell_of_an_experiment(tiny: Pack) -> None:
 def test_what_a_person_wrote_stays(tmp_path: Path) -> None:
     page = tmp_path / "model-card.md"
     page.write_text(f"# Old\n\n{BEGIN}\nIt knows dogs.\n{END}\n\nold figures\n")
-    text = card_page([Figure("by name", "J", 0.5, None, None, 3)], page)
+    text = card_page([Figure("by name", "J", 0.5, None, None, 3)], page, "A title", "these weights")
     assert f"{BEGIN}\nIt knows dogs.\n{END}" in text and "old figures" not in text
+    assert text.startswith("# A title\n") and "Measured: these weights." in text
     assert "| by name | J | 0.500 |  | 3 |" in text
 
 

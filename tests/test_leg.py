@@ -22,9 +22,10 @@ from refavs_rt.train import leg, loop
 from refavs_rt.train.batches import BatchConfig
 from refavs_rt.train.checkpoint import CheckpointError, save_weights, write_json
 from refavs_rt.train.cli import main
+from refavs_rt.train.data_source import SceneSource
 from refavs_rt.train.leg import RESULTS, join_leg, run_leg, write_leg, write_training_pack
-from refavs_rt.train.loop import TrainConfig
-from refavs_rt.train.material import Pack
+from refavs_rt.train.loop import TrainConfig, Trainer, TrainingError
+from refavs_rt.train.material import MaterialError, Pack
 from refavs_rt.train.scenes import SceneGenerator
 from refavs_rt.train.starting_weights import starting_model
 
@@ -77,6 +78,10 @@ def test_the_pack_that_travels_gives_the_same_scenes(tiny: Pack, tmp_path: Path)
     there = Pack.load(tmp_path / "some.pack")
     assert there.train_class_names == tiny.train_class_names and not there.photos
     assert {r.split for thing in there.things for r in thing.recordings} <= {"train", "val"}
+    assert not any(thing.unseen for thing in there.things)
+    for split in ("test_s", "test_u", "test_n"):
+        with pytest.raises(MaterialError, match="has material for train and val alone, none for test"):
+            SceneGenerator(there, split, seed=4)
     for split in ("train", "val"):
         ours, theirs = (SceneGenerator(pack, split, seed=4) for pack in (tiny, there))
         for number in range(6):
@@ -124,6 +129,11 @@ def test_a_leg_makes_a_run(folder: Path, start: Path, tmp_path: Path) -> None:
     assert {"queries", "presence_head.layers.0.weight"} <= set(moved)
     assert home.training["train"]["steps"] >= 10
     write_leg(tmp_path / "next", Pack.load(folder / "scenes.pack"), tmp_path / "home")
+    run_leg(tmp_path / "next", tmp_path / "run2", tmp_path / "results2", SHORT, minutes=0.15)
+    join_leg(tmp_path / "results2", tmp_path / "home2")
+    assert load_run(tmp_path / "home2").training["steps_before"] == [home.training["train"]["steps"]]
+    with pytest.raises(CheckpointError, match="cannot go on: start from it with --start"):
+        Trainer(tmp_path / "home", TEST, SHORT, SceneSource(Pack.load(folder / "scenes.pack")))
 
 
 def test_a_second_leg_on_the_same_machine_goes_on(folder: Path, tmp_path: Path) -> None:
@@ -136,6 +146,47 @@ def test_a_second_leg_on_the_same_machine_goes_on(folder: Path, tmp_path: Path) 
     assert 0 < first < second and second % 10 == 0
     lines = [json.loads(line) for line in (out / "loss.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(10, second + 1, 10))
+
+
+def test_a_finished_leg_or_one_of_another_start_is_no_leg_to_go_on_with(
+    tiny: Pack, folder: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next leg would train nothing, and the old weights come back as if it had."""
+    monkeypatch.setattr(leg, "_steps_that_fit", lambda *_: 10)
+    run, out = tmp_path / "run", tmp_path / "results"
+    assert run_leg(folder, run, out, SHORT, minutes=5.0) == 10
+    with pytest.raises(CheckpointError, match="is finished: give another --run"):
+        run_leg(folder, run, out, SHORT, minutes=5.0)
+    write_leg(tmp_path / "other", tiny, tmp_path / "run")
+    with pytest.raises(CheckpointError, match="began with other weights than"):
+        run_leg(tmp_path / "other", run, out, SHORT, minutes=5.0)
+
+
+def test_a_leg_that_is_killed_has_brought_back_its_last_checkpoint(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leg, "_steps_that_fit", lambda *_: 40)
+    short = dataclasses.replace(SHORT, save_every=10)
+
+    def killed(trainer: Trainer, writer: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "_validate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_leg(folder, tmp_path / "run", tmp_path / "results", short, minutes=5.0)
+    assert (tmp_path / "results" / RESULTS).is_file()
+
+
+def test_too_short_a_leg_is_told_of(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="give more --minutes"):
+        run_leg(folder, tmp_path / "run", tmp_path / "results", SHORT, minutes=0.0005)
+
+
+@pytest.mark.parametrize("minutes", ["nan", "inf", "-1", "0", "soon"])
+def test_minutes_are_minutes(minutes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["leg", "run", "--minutes", minutes])
+    assert "is not a number of minutes above 0" in capsys.readouterr().err
 
 
 def test_no_package_of_weights_and_no_compiled_extension_are_asked_for(folder: Path, tmp_path: Path) -> None:
@@ -211,5 +262,5 @@ def test_a_run_is_not_written_over(folder: Path, start: Path, tmp_path: Path) ->
 
 def test_a_folder_that_is_no_leg_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["leg", "run", str(tmp_path), "--out", str(tmp_path / "o")]) == 1
-    assert "scenes.pack is missing" in capsys.readouterr().err
+    assert "holds no leg; write one with: python -m train leg pack" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()

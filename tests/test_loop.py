@@ -547,7 +547,7 @@ def test_settings_are_read_as_they_were_written(tree: Path, tmp_path: Path) -> N
     Trainer(tmp_path / "run", TEST, given, DiskSource(tree)).save()
     with pytest.raises(CheckpointError, match=r"settings.json cannot be read"):
         started_with(tmp_path / "run")
-    settings = settings_of(TEST.to_json(), given, {}, "", {"data": None, "start": "elsewhere"})
+    settings = settings_of(TEST.to_json(), given, {}, "", {"data": None, "start": "elsewhere"}, [])
     write_json(tmp_path / "settings.json", settings)
     assert started_with(tmp_path) == StartedWith("test", None, Path("elsewhere"), given)
     damages: tuple[dict[str, Any], ...] = (

@@ -74,7 +74,14 @@ def _small_zip(index: object) -> bytes:
     return out.getvalue()
 
 
-_EMPTY: dict[str, object] = {"format": 2, "things": [], "backgrounds": [], "ambiences": [], "photos": []}
+_EMPTY: dict[str, object] = {
+    "format": 2,
+    "splits": [],
+    "things": [],
+    "backgrounds": [],
+    "ambiences": [],
+    "photos": [],
+}
 
 
 @pytest.mark.parametrize(

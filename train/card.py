@@ -38,6 +38,7 @@ EXTREMES, BY_CHANCE = 5, 10
 _LOOKED_AT = 60
 """Scenes from which the pictures come."""
 _QUALITY = 82
+_ABOUT_SOUND = "about a sound"
 _ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("all kinds of sentence", "scorecard", "seen classes", "all"),
     ("by name", "scorecard", "seen classes", "name"),
@@ -52,10 +53,11 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("of 2 objects", "scorecard", "seen classes", "2 objects"),
     ("of 3 objects", "scorecard", "seen classes", "3 objects"),
     ("of 4 objects", "scorecard", "seen classes", "4 objects"),
+    ("about a sound", "scorecard", "seen classes", _ABOUT_SOUND),
+    ("about a sound, with the sound off (less is better)", "scorecard", "muted", _ABOUT_SOUND),
     ("about a sound, while it sounds", "scorecard", "seen classes", "while it sounds"),
     ("about a sound, 1 or 2 s after it", "scorecard", "seen classes", "1 or 2 s after"),
     ("about a sound, 3 s and more after it", "scorecard", "seen classes", "3 s and more after"),
-    ("about a sound, with the sound off (less is better)", "scorecard", "muted", "all"),
     ("with another object's sentence (less is better)", "scorecard", "another's sentence", "all"),
     ("classes never trained on, by name", "scorecard", "classes never trained", "name"),
     ("photographs, by name", "photographs", "still", "by name"),
@@ -111,7 +113,12 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--clips", type=int, default=500, metavar="N", help="scenes; default: %(default)s")
     parser.add_argument("--threads", type=int, default=None, metavar="N", help="default: all cores")
-    parser.add_argument("--out", type=Path, default=Path("docs"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="default: docs for the embedded bundle; RUN/evaluation for a run; the bundle's folder with .card for another",
+    )
     parser.set_defaults(run=run)
 
 
@@ -124,36 +131,57 @@ def run(args: argparse.Namespace) -> int:
         MaterialError: there is no pack of scenes.
     """
     from refavs_rt.config import RunConfig
+    from refavs_rt.dataset import DataError
 
-    from .ablate.cli import carry_out
+    from .ablate.cli import carry_out, model_line
+    from .ablate.table import read_reading
     from .checkpoint import write_json
+    from .evaluate_cli import check_writable
+    from .photographs import OUTLINES
 
-    flags = ["--out", str(args.out / "experiments")]
+    out, title = _place(args)
+    for name in (PAGE, SCENES, PHOTOGRAPHS):
+        check_writable(out / name, "--out")
+    read_reading(out / PAGE)  # what cannot be done fails now, not after an hour
+    if not OUTLINES.is_file():
+        raise DataError(f"{OUTLINES} is missing here: run it in a checkout of the project")
+    flags = ["--out", str(out / "experiments")]
     for name in ("bundle", "checkpoint", "pack", "threads"):
         if getattr(args, name) is not None:
             flags += [f"--{name}", str(getattr(args, name))]
     found: dict[str, list[Comparison]] = {}
-    for name in ("scorecard", "photographs"):
-        context, found[name] = carry_out(name, [*flags, "--clips", str(args.clips)])
+    context, found["scorecard"] = carry_out("scorecard", [*flags, "--clips", str(args.clips)])
+    seen, found["photographs"] = carry_out("photographs", flags)
     figures = list(_figures(found))
     predictor = context.predictor(RunConfig())
-    (args.out / SCENES).write_bytes(_jpeg(_scenes(predictor, context), f"Scenes    {LEGEND}", 5))
-    (args.out / PHOTOGRAPHS).write_bytes(
-        _jpeg(_photographs(predictor, context), f"Photographs    {LEGEND}", 5)
-    )
-    page = args.out / PAGE
-    page.write_text(card_page(figures, page), "utf-8")
+    (out / SCENES).write_bytes(_jpeg(_scenes(predictor, context), f"Scenes    {LEGEND}", 5))
+    (out / PHOTOGRAPHS).write_bytes(_jpeg(_photographs(predictor, seen), f"Photographs    {LEGEND}", 5))
+    (out / PAGE).write_text(card_page(figures, out / PAGE, title, model_line(context)), "utf-8")
     if args.checkpoint:
-        folder = args.checkpoint / "evaluation"
-        folder.mkdir(exist_ok=True)
-        write_json(folder / FIGURES, [figure.__dict__ for figure in figures])
+        write_json(out / FIGURES, [figure.__dict__ for figure in figures])
     print("\n".join(figure.row for figure in figures))
-    print(f"wrote {page} and its pictures")
+    print(f"wrote {out / PAGE} and its pictures")
     return 0
 
 
-def card_page(figures: Sequence[Figure], page: Path) -> str:
+def _place(args: argparse.Namespace) -> tuple[Path, str]:
+    """Where the card goes, and its title."""
+    if args.checkpoint:
+        return args.out or args.checkpoint / "evaluation", f"Model card: the run `{args.checkpoint.name}`"
+    if args.bundle not in (None, "edge"):
+        bundle = Path(args.bundle)
+        return args.out or bundle.with_name(bundle.name + ".card"), f"Model card: the bundle `{bundle.name}`"
+    return args.out or Path("docs"), "Model card: the default model `edge`"
+
+
+def card_page(figures: Sequence[Figure], page: Path, title: str, model: str) -> str:
     """The card in Markdown; what a person wrote on the earlier `page`, between its marks, is kept.
+
+    Args:
+        figures: its lines.
+        page: the earlier one, which need not be there.
+        title: its heading.
+        model: which weights were measured.
 
     Raises:
         DataError: the earlier page has lost one of the marks.
@@ -162,7 +190,7 @@ def card_page(figures: Sequence[Figure], page: Path) -> str:
 
     return "\n".join(
         [
-            "# Model card: the default model `edge`",
+            f"# {title}",
             "",
             BEGIN,
             read_reading(page),
@@ -172,7 +200,7 @@ def card_page(figures: Sequence[Figure], page: Path) -> str:
             "",
             "J is the mean intersection over union with the truth, over the frames in which the object is to be seen and can be "
             "known to be meant; S is the root of the share of the pixels that are marked where nothing fits. Both at 256 x 256 "
-            "pixels with the presence gate, as it ships. Intervals of 95% are over clips. All figures: "
+            f"pixels with the presence gate. Measured: {model}. Intervals of 95% are over clips. All figures: "
             "[scorecard](experiments/scorecard.md), [photographs](experiments/photographs.md).",
             "",
             "| sentences | measure | mean | 95% interval | expressions |",
@@ -181,8 +209,8 @@ def card_page(figures: Sequence[Figure], page: Path) -> str:
             "",
             "## What it looks like",
             "",
-            f"Sentences about scenes that it never trained on: first the {EXTREMES} best of {_LOOKED_AT} scenes, then the "
-            f"{EXTREMES} worst, then {BY_CHANCE} drawn by chance.",
+            f"Sentences about scenes that training never draws, of classes and cut-outs that it does: first the {EXTREMES} best "
+            f"of the first {_LOOKED_AT} scenes, then the {EXTREMES} worst, then {BY_CHANCE} drawn by chance.",
             "",
             f"![Sentences about scenes]({SCENES})",
             "",

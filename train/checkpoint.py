@@ -44,6 +44,7 @@ from .tensor_file import write_tensors
 __all__ = [
     "CURVES",
     "ENVIRONMENT",
+    "JOINED",
     "LOSSES",
     "METRICS",
     "RESUME",
@@ -66,6 +67,8 @@ __all__ = [
 ]
 
 RESUME, ENVIRONMENT, CURVES = "resume", "environment.json", "curves.png"
+JOINED = "joined.json"
+"""In a run that was made of the results of a leg."""
 METRICS, LOSSES, SKIPPED = "metrics.jsonl", "loss.jsonl", "skipped.jsonl"
 _STATE, _TENSORS = "state.json", "tensors.safetensors"
 _OLD = RESUME + ".old"

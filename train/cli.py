@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from .train_config import TrainConfig
 
 _COMMANDS = {
-    "leg": ".leg_cli",
     "scenes": ".scenes.cli",
     "data": ".data_check_cli",
     "evaluate": ".evaluate_cli",
@@ -28,6 +27,7 @@ _COMMANDS = {
     "card": ".card",
     "plot": ".plot",
     "report": ".report",
+    "leg": ".leg_cli",
     "video": ".video",
 }
 """Command -> the module whose `add_parser` says what it takes."""

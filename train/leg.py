@@ -10,6 +10,8 @@ RESULTS/*.json, *.jsonl, curves.png   settings, curves, environment
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import shutil
 import time
 from pathlib import Path
@@ -21,18 +23,18 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from refavs_rt.config import EDGE, PRESETS, ModelConfig
-from refavs_rt.model.run_folder import CONFIG
+from refavs_rt.model.run_folder import CONFIG, PATHS
 
 from . import checkpoint
 from .checkpoint import CheckpointError
 from .data_source import SceneSource
 from .loop import Trainer
-from .material import Background, Pack, Photo, Recording, Thing
+from .material import Background, Pack, Recording, Thing
 from .material.pack import Split, decode_sound, encode_sound, write_pack
-from .run_settings import started_with
+from .run_settings import read_settings, started_with
 from .starting_weights import RANDOM, starting_model
 from .tensor_file import write_tensors
-from .train_config import LOG_EVERY, TrainConfig
+from .train_config import LOG_EVERY, TrainConfig, TrainingError
 
 PACK, START, RESULTS = "scenes.pack", "start", "averaged.safetensors"
 LIMIT_MIB = 56
@@ -44,14 +46,17 @@ _FROZEN = ("backbone.", "text_encoder.")
 _STEP = 16
 """Sounds are rounded to multiples of this, of 32,768."""
 _RETURNED = (
-    checkpoint.SETTINGS,
     checkpoint.LOSSES,
     checkpoint.METRICS,
     checkpoint.SKIPPED,
     checkpoint.ENVIRONMENT,
     checkpoint.CURVES,
 )
+_LEG = "leg.json"
+"""In a run: digest of the weights that it began with."""
 _TRIAL_STEPS = 30
+_TRIAL_SHARE = 0.15
+"""Of the time that a trial of speed may take."""
 _RESERVE_S = 40.0
 """Seconds at the end for the last validation and for writing."""
 
@@ -76,9 +81,12 @@ def write_leg(folder: Path, pack: Pack, start: Path | None) -> int:
     checkpoint.write_json(folder / START / CONFIG, config.to_json())
     (folder / START / checkpoint.TOKENIZER).write_bytes(tokenizer)
     write_tensors(folder / START / checkpoint.WEIGHTS, _halved(model.state_dict()))
+    if start is not None and (start / checkpoint.SETTINGS).is_file():
+        shutil.copyfile(start / checkpoint.SETTINGS, folder / START / checkpoint.SETTINGS)
     write_training_pack(folder / PACK, pack)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     if size > LIMIT_MIB << 20:
+        shutil.rmtree(folder)
         raise CheckpointError(
             f"{folder} has {size / 2**20:.1f} MiB, more than the {LIMIT_MIB} that can travel"
         )
@@ -103,47 +111,74 @@ def write_training_pack(path: Path, pack: Pack) -> None:
         return tuple(dataclasses.replace(r, entry=sound(r.entry)) for r in recordings if r.split in _KEPT)
 
     things: list[Thing] = []
-    for thing in pack.things:
+    for thing in (thing for thing in pack.things if not thing.unseen):
         for each in thing.pictures:
             picture(each.entry)
-        things.append(dataclasses.replace(thing, recordings=() if thing.unseen else heard(thing.recordings)))
+        things.append(dataclasses.replace(thing, recordings=heard(thing.recordings)))
     backgrounds: list[Background] = [b for b in pack.backgrounds if b.split in _KEPT]
     ambiences: list[Background] = [b for b in pack.ambiences if b.split in _KEPT]
     for background in backgrounds:
         picture(background.entry)
     for ambience in ambiences:
         sound(ambience.entry)
-    photos: list[Photo] = []
-    write_pack(path, things, backgrounds, ambiences, photos, entries)
+    write_pack(path, things, backgrounds, ambiences, [], entries, _KEPT)
 
 
 def run_leg(folder: Path, run: Path, out: Path, config: TrainConfig, minutes: float) -> int:
-    """Train from `folder` for so many minutes, all included, and write the results into `out`; returns the steps done.
+    """Train from `folder` for so many minutes, all included, and write the results into `out`, at each checkpoint and at the end;
+    returns the steps done.
 
     How many steps fit is measured first, so that the step size falls to its end within the time. A run that stands in `run`
     goes on instead, with the steps that it was started with.
 
     Raises:
-        CheckpointError, MaterialError, TrainingError: the folder, or the run, is damaged or of another kind.
+        CheckpointError, MaterialError: the folder, or the run, is damaged, or the run has another start or is finished.
+        TrainingError: too few steps fit into the time.
     """
-    deadline = time.monotonic() + minutes * 60
-    source = SceneSource(Pack.load(folder / PACK))
+    end = time.monotonic() + minutes * 60 - _RESERVE_S
     start = folder / START
+    if not (folder / PACK).is_file() or not (start / checkpoint.WEIGHTS).is_file():
+        raise CheckpointError(
+            f"{folder} holds no leg; write one with: python -m train leg pack --out {folder}"
+        )
+    source = SceneSource(Pack.load(folder / PACK))
     model = checkpoint.load_config(start)
     config = dataclasses.replace(config, weights=RANDOM)
+    digest = hashlib.sha256((start / checkpoint.WEIGHTS).read_bytes()).hexdigest()
     if checkpoint.has_resume(run):
         config = started_with(run).train
+        if not (run / _LEG).is_file() or json.loads((run / _LEG).read_text()) != digest:
+            raise CheckpointError(f"{run} began with other weights than {start} holds; give another --run")
     else:
-        config = dataclasses.replace(
-            config, steps=_steps_that_fit(run, model, config, source, start, deadline)
-        )
-    left = deadline - _RESERVE_S - time.monotonic()
-    config = dataclasses.replace(config, minutes=max(left, 1.0) / 60)
-    trainer = Trainer(run, model, config, source, start=start)
-    trainer.run()
-    trainer.save()
-    write_results(run, out)
+        steps = _steps_that_fit(run, model, config, source, start, end)
+        config = dataclasses.replace(config, steps=steps)
+    trainer = _Leg(run, out, model, config, source, start)
+    if trainer.step == config.steps:
+        raise CheckpointError(f"{run} is finished: give another --run, or pack the next leg with --start")
+    run.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_json(run / _LEG, digest)
+    trainer.run(end)
     return trainer.step
+
+
+class _Leg(Trainer):
+    """A run whose results are written with each checkpoint: whoever ends it, what it had come to comes back."""
+
+    def __init__(
+        self,
+        run: Path,
+        results: Path,
+        model: ModelConfig,
+        config: TrainConfig,
+        source: SceneSource,
+        start: Path,
+    ) -> None:
+        super().__init__(run, model, config, source, start=start)
+        self.results = results
+
+    def save(self) -> None:
+        super().save()
+        write_results(self.out, self.results)
 
 
 def write_results(run: Path, out: Path) -> None:
@@ -156,6 +191,9 @@ def write_results(run: Path, out: Path) -> None:
     state = _read(run / checkpoint.WEIGHTS)
     trained = {name: value for name, value in state.items() if not name.startswith(_FROZEN)}
     write_tensors(out / RESULTS, _halved(trained))
+    settings = read_settings(run)
+    settings.pop(PATHS, None)  # of that machine
+    checkpoint.write_json(out / checkpoint.SETTINGS, settings)
     for name in _RETURNED:
         if (run / name).is_file():
             shutil.copyfile(run / name, out / name)
@@ -180,7 +218,8 @@ def join_leg(results: Path, run: Path) -> None:
         odd = (lacking + outcome.unexpected_keys)[0]
         raise CheckpointError(f"{results / RESULTS} is of another network: {odd}")
     run.mkdir(parents=True, exist_ok=True)
-    for name in _RETURNED:
+    checkpoint.write_json(run / checkpoint.JOINED, str(results))
+    for name in (checkpoint.SETTINGS, *_RETURNED):
         if (results / name).is_file():
             shutil.copyfile(results / name, run / name)
     (run / checkpoint.TOKENIZER).write_bytes(tokenizer)
@@ -188,20 +227,19 @@ def join_leg(results: Path, run: Path) -> None:
 
 
 def _steps_that_fit(
-    run: Path, model: ModelConfig, config: TrainConfig, source: SceneSource, start: Path, deadline: float
+    run: Path, model: ModelConfig, config: TrainConfig, source: SceneSource, start: Path, end: float
 ) -> int:
     """By a short run that is thrown away, the first third of which warms up."""
+    begun = time.monotonic()
     trial = run.with_name(run.name + ".trial")
-    shutil.rmtree(trial, ignore_errors=True)
-    short = dataclasses.replace(config, steps=_TRIAL_STEPS, full_size_share=0.0, validation_clips=1)
-    trainer = Trainer(trial, model, short, source, start=start)
-    times = trainer.step_times()
-    del trainer
-    shutil.rmtree(trial, ignore_errors=True)
-    each = float(np.mean(times[_TRIAL_STEPS // 3 :]))
+    short = dataclasses.replace(config, steps=_TRIAL_STEPS, full_size_share=0.0)
+    times = Trainer(trial, model, short, source, start=start).step_times(begun + _TRIAL_SHARE * (end - begun))
+    each = float(np.mean(times[len(times) // 3 :]))
     larger = 1 + config.full_size_share * ((model.image_size / config.image_size) ** 2 - 1)
-    fit = (deadline - _RESERVE_S - time.monotonic()) / (each * larger)
-    return max(LOG_EVERY, int(0.93 * fit) // LOG_EVERY * LOG_EVERY)
+    fit = int(0.93 * (end - time.monotonic()) / (each * larger)) // LOG_EVERY * LOG_EVERY
+    if fit < LOG_EVERY:
+        raise TrainingError(f"a step takes {each:.1f} s here: give more --minutes, or a smaller --scale")
+    return fit
 
 
 def _halved(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -54,7 +54,7 @@ def add_parser(subparsers: Any) -> None:
         help="default: %(default)s",
     )
     train.add_argument(
-        "--minutes", type=float, default=8.0, metavar="M", help="all included; default: %(default)s"
+        "--minutes", type=_minutes, default=8.0, metavar="M", help="all included; default: %(default)s"
     )
     train.add_argument(
         "--run",
@@ -74,7 +74,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="N",
         help="times the clips of a step of `python -m train`; default: %(default)s",
     )
-    fields = ("learning_rate", "seed", "image_size", "full_size_share", "workers")
+    fields = ("learning_rate", "seed", "image_size", "full_size_share", "micro_batch", "workers")
     add_flags(train.add_argument_group("training"), TrainConfig, fields, {"edge": _usual(_BATCH_SCALE)})
     train.set_defaults(run=_run)
 
@@ -95,11 +95,23 @@ def _usual(scale: int) -> TrainConfig:
     return dataclasses.replace(
         usual,
         learning_rate=1e-3,
-        workers=max(0, len(os.sched_getaffinity(0)) - 2),
+        workers=min(16, max(0, len(os.sched_getaffinity(0)) - 2)),
         validate_every=10**6,
+        validation_clips=24,
+        save_every=10**6,
         save_every_minutes=2.0,
         batch=dataclasses.replace(usual.batch, scale=scale),
     )
+
+
+def _minutes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 10**5:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes above 0")
+    return value
 
 
 def _pack(args: argparse.Namespace) -> int:
@@ -115,15 +127,26 @@ def _pack(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     import dataclasses
+    import os
+
+    import torch
 
     from .flags import given
     from .leg import run_leg
-    from .train_config import TrainConfig
+    from .train_config import TrainConfig, TrainingError
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise TrainingError("a leg is trained by one process: start it without torchrun")
 
     config = dataclasses.replace(
         _usual(args.scale), **{k: v for k, v in given(args, TrainConfig).items() if k != "minutes"}
     )
-    steps = run_leg(args.folder, args.run_folder, args.out, config, args.minutes)
+    try:
+        steps = run_leg(args.folder, args.run_folder, args.out, config, args.minutes)
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"there is too little memory ({error}): give a smaller --micro-batch; what was saved is in {args.out}"
+        ) from error
     print(f"{steps} steps; results in {args.out}; at home: python -m train leg join {args.out} --out RUN")
     return 0
 

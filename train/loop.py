@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import math
 import os
 import sys
 import time
@@ -31,7 +32,7 @@ from .environment import environment
 from .loss import NameSpace
 from .plot import plot
 from .report import write_samples
-from .run_settings import DATA, DIGEST, START, first_change, read_settings, settings_of
+from .run_settings import DATA, DIGEST, START, first_change, read_settings, settings_of, steps_before
 from .shares import Share, Shares
 from .starting_weights import starting_model
 from .step import Skipped, Stepper, StepResult
@@ -108,19 +109,23 @@ class Trainer:
             for name in (checkpoint.LOSSES, checkpoint.METRICS, checkpoint.SKIPPED):
                 checkpoint.drop_rows_after(out / name, self.step)
 
-    def run(self) -> bool:
+    def run(self, end: float = math.inf) -> bool:
         """Train to the last step, or for the minutes of the configuration; every `save_every` steps and at the end the folder can
         be resumed. Returns whether the last step is done.
+
+        Args:
+            end: time of the clock `time.monotonic` at which it stops too.
 
         Raises:
             TrainingError: `max_faults` steps in a row had a loss that is no number, or clips that cannot be read.
             DistributedError: another process is lost, or one that draws clips.
         """
         config = self.config
+        if config.minutes:
+            end = min(end, time.monotonic() + config.minutes * 60)
         writer = self._begin() if self.world.is_main else None
         window: list[StepResult] = []
-        began = saved = time.monotonic()
-        save_soon = over = False
+        saved, save_soon, over = time.monotonic(), False, False
         bar = tqdm(
             self._shares_to_come(),
             initial=self.step,
@@ -144,8 +149,8 @@ class Trainer:
             if self.step % LOG_EVERY == 0 or ends:
                 self._log(window, bar, writer)
                 window.clear()
-                spent = 0 < config.minutes <= (time.monotonic() - began) / 60
-                over = config.minutes > 0 and self.world.agree("over" if spent else "") == "over" and not ends
+                if end < math.inf:
+                    over = self.world.agree("over" if time.monotonic() >= end else "") == "over" and not ends
             # In this order: what is killed between the two is validated again, not left out.
             if self.step % config.validate_every == 0 or ends:
                 self._validate(writer)
@@ -165,9 +170,10 @@ class Trainer:
         self.world.barrier()
         return self.step == config.steps
 
-    def step_times(self) -> list[float]:
-        """Seconds of each step to the last, drawing of clips included; nothing is written. For trials of speed."""
-        times = []
+    def step_times(self, end: float) -> list[float]:
+        """Seconds of each step to the last, or until `end` on the clock `time.monotonic`, drawing of clips included; nothing is
+        written. For trials of speed."""
+        times: list[float] = []
         begun = time.monotonic()
         for share in self._shares_to_come():
             self.stepper.step(share, self.step, save=False)
@@ -176,6 +182,8 @@ class Trainer:
             self.step += 1
             times.append(time.monotonic() - begun)
             begun = time.monotonic()
+            if begun >= end:
+                break
         return times
 
     def save(self) -> None:
@@ -257,6 +265,11 @@ class Trainer:
     def _checkpoint(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
         """What the folder's run saved of itself, if it was started with the settings given now; None: there is none yet."""
         if not checkpoint.has_resume(self.out):
+            if (self.out / checkpoint.JOINED).exists():
+                raise CheckpointError(
+                    f"{self.out} holds the results of a leg, which cannot go on: start from it with --start {self.out}, into "
+                    "another --out"
+                )
             return None
         self._check_settings()
         return checkpoint.load_resume(self.out)
@@ -307,8 +320,9 @@ class Trainer:
 
     def _settings(self) -> dict[str, Any]:
         paths = {DATA: self.source.address, START: None if self.start is None else str(self.start.resolve())}
+        before = [] if self.start is None else steps_before(self.start)
         return settings_of(
-            self.model_config.to_json(), self.config, self.source.material, self._digest, paths
+            self.model_config.to_json(), self.config, self.source.material, self._digest, paths, before
         )
 
     def _note_skipped(self, skipped: Skipped) -> None:

@@ -79,6 +79,10 @@ class Photograph:
 
     photo: Photo
     outlines: tuple[Outline, ...]
+    alike: str = ""
+    """A thing that is not there, of a kind with what is."""
+    absent: str = ""
+    """A thing that is not there, of another kind."""
 
     @property
     def name(self) -> str:
@@ -112,9 +116,7 @@ def read_photographs(path: Path, pack: Pack) -> tuple[list[Photograph], dict[str
     """
     try:
         entries: dict[str, dict[str, object]] = json.loads(path.read_text())["photographs"]
-        outlined = {
-            name: (str(entry["sha256"]), _outlines(entry["objects"])) for name, entry in entries.items()
-        }
+        outlined = {name: _outlined(entry) for name, entry in entries.items()}
     except OSError as error:
         raise DataError(
             f"{path} cannot be read: {error.strerror}; it is part of the project's sources"
@@ -124,14 +126,18 @@ def read_photographs(path: Path, pack: Pack) -> tuple[list[Photograph], dict[str
     photos = {photo.origin: photo for photo in pack.photos}
     found: list[Photograph] = []
     left_out: dict[str, str] = {}
-    for name, (sha256, outlines) in outlined.items():
+    for name, (sha256, outlines, alike, absent) in outlined.items():
         if name not in photos:
             left_out[name] = "it is not in the pack"
         elif photos[name].sha256 != sha256:
             left_out[name] = "the pack has another picture of that name"
         else:
-            found.append(Photograph(photos[name], outlines))
+            found.append(Photograph(photos[name], outlines, alike, absent))
     return found, left_out
+
+
+def _outlined(entry: dict[str, object]) -> tuple[str, tuple[Outline, ...], str, str]:
+    return str(entry["sha256"]), _outlines(entry["objects"]), str(entry["alike"]), str(entry["absent"])
 
 
 def _outlines(objects: object) -> tuple[Outline, ...]:

@@ -18,6 +18,8 @@ from .set_loss import SetLossConfig
 from .train_config import CHANGE_NO_WEIGHT, TrainConfig, TrainingError
 
 DATA, START, DIGEST = "data", "start", "digest"
+BEFORE = "steps_before"
+"""Steps of the runs that the weights went through before."""
 _MATERIAL = ("data", "licence", DIGEST)
 """What a data set says of itself, which may be moved and may grow while a run lasts."""
 
@@ -71,6 +73,15 @@ def read_settings(run: Path) -> dict[str, Any]:
     return settings
 
 
+def steps_before(start: Path) -> list[int]:
+    """Steps of the runs that the weights of the run `start` went through, its own last; empty where it does not say."""
+    try:
+        settings = json.loads((start / SETTINGS).read_text())
+        return [*settings.get(BEFORE, []), int(settings["train"]["steps"])]
+    except (AttributeError, KeyError, OSError, TypeError, ValueError):
+        return []
+
+
 def first_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
     """The dotted name and both values of the first setting that differs and on which the curve depends; None without one."""
     return _first_difference(_that_matter(before), _that_matter(now))
@@ -113,6 +124,7 @@ def settings_of(
     material: Mapping[str, str],
     digest: str,
     paths: dict[str, str | None],
+    before: list[int],
 ) -> dict[str, Any]:
     """What `settings.json` holds.
 
@@ -121,6 +133,7 @@ def settings_of(
         material: of the data, see `Source`.
         digest: of the data.
         paths: where things lie on this machine, `DATA` and `START`; exported bundles do not have them.
+        before: steps of the runs that these weights went through before, the first run first.
     """
     return {
         **material,
@@ -128,6 +141,7 @@ def settings_of(
         "preset": model["preset"],
         "model": model,
         PATHS: paths,
+        BEFORE: before,
         "train": dataclasses.asdict(train),
         "loss_weights": dataclasses.asdict(train.loss_weights),
     }

@@ -32,6 +32,8 @@ class _Entry:
     summary: str
     trains: bool = False
     """Whether it trains its own networks and so takes none."""
+    flags: tuple[str, ...] = ("data", "split", "clips", "seed")
+    """Those of the choice of clips that it knows."""
 
 
 EXPERIMENTS = {
@@ -41,13 +43,14 @@ EXPERIMENTS = {
     "modalities": _Entry("cues from sound, picture and sentence alone, and in pairs", True),
     "supervision": _Entry("the dense loss without each of its parts, and one sentence a clip", True),
     "scorecard": _Entry(
-        "what a model card states: every kind of sentence, heard and muted, and what is not there"
+        "what a model card states: every kind of sentence, heard and muted, and what is not there",
+        flags=("clips", "seed"),
     ),
     "degraded": _Entry("noise, silence, reversed sound, blur, dropped frames, cut sentences"),
     "length": _Entry("clips of 10 to 90 s, with each mean of the memory"),
     "sources": _Entry("one, two and more sounding objects; which is taken for which"),
     "ambiguity": _Entry("sentences made harder on a scale"),
-    "photographs": _Entry("real photographs, outlined by hand, still and panned"),
+    "photographs": _Entry("real photographs, outlined by hand, still and panned", flags=()),
     "domain": _Entry("backgrounds and recordings that training never used"),
 }
 _SPLIT = "test_s"
@@ -119,23 +122,28 @@ def _parser(name: str, module: Any) -> argparse.ArgumentParser:
             "--bundle", metavar="BUNDLE|edge", help="through the shipped runtime; default: edge"
         )
         what.add_argument("--checkpoint", type=Path, metavar="RUN", help="through torch")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="DIR",
-        help="a data set in the form of Ref-AVS; default: generated scenes",
-    )
+    known: dict[str, dict[str, Any]] = {
+        "data": {
+            "type": Path,
+            "metavar": "DIR",
+            "help": "a data set in the form of Ref-AVS; default: generated scenes",
+        },
+        "split": {
+            "choices": SPLITS,
+            "default": _SPLIT,
+            "help": "of the scenes or the data set; default: %(default)s. `domain` has its own",
+        },
+        "clips": {"type": _positive, "default": 100, "metavar": "N", "help": "default: %(default)s"},
+        "seed": {"type": _natural, "default": 0, "metavar": "S", "help": "default: %(default)s"},
+    }
+    for flag, values in known.items():
+        if flag in entry.flags:
+            parser.add_argument(f"--{flag}", **values)
+        else:
+            parser.set_defaults(**{flag: values.get("default")})
     parser.add_argument(
         "--pack", type=Path, metavar="FILE", help="of scenes; default: runs/scenes.pack, built once"
     )
-    parser.add_argument(
-        "--split",
-        choices=SPLITS,
-        default=_SPLIT,
-        help="of the scenes or the data set; default: %(default)s. `domain` has its own",
-    )
-    parser.add_argument("--clips", type=_positive, default=100, metavar="N", help="default: %(default)s")
-    parser.add_argument("--seed", type=_natural, default=0, metavar="S", help="default: %(default)s")
     parser.add_argument(
         "--threads", type=_positive, default=None, metavar="N", help="of the model; default: all cores"
     )
@@ -249,10 +257,12 @@ def _facts(context: Context) -> list[str]:
     given = " --bundle BUNDLE" if getattr(context.options, "bundle", None) not in (None, "edge") else given
     steps = getattr(context.options, "steps", None)
     trained = f" --steps {steps} --image-size {context.options.image_size}" if steps else ""
-    flags = f"{given}{source}{split}{trained} --clips {context.clips} --seed {context.seed}"
-    facts = [f"command: python -m train ablate {context.name}{flags}"]
+    known = EXPERIMENTS[context.name].flags
+    clips = f" --clips {context.clips}" if "clips" in known else ""
+    seed = f" --seed {context.seed}" if "seed" in known else ""
+    facts = [f"command: python -m train ablate {context.name}{given}{source}{split}{trained}{clips}{seed}"]
     if context.model:
-        facts.append(f"model: {_model(context)}")
+        facts.append(f"model: {model_line(context)}")
     if commit:
         facts.append(f"commit {commit['commit']}{', with changes not committed' if commit['dirty'] else ''}")
     packages = {name: found["packages"][name] for name in ("torch", "numpy") if name in found["packages"]}
@@ -261,7 +271,7 @@ def _facts(context: Context) -> list[str]:
     return facts
 
 
-def _model(context: Context) -> str:
+def model_line(context: Context) -> str:
     """Which weights these are: a name alone can come to mean others."""
     import hashlib
 

@@ -18,7 +18,7 @@ from refavs_rt.config import SAMPLE_RATE_HZ, RunConfig
 from refavs_rt.dataset import ClipMedia
 
 from ..batches import WINDOW_S
-from ..material import Pack, Thing
+from ..material import Pack
 from ..metrics import MASK_THRESHOLD, SIZE, jaccard, probabilities
 from ..photographs import OUTLINES, Photograph, View, read_photographs
 from ..predict import Predictor
@@ -32,8 +32,6 @@ SECONDS = 10
 _PAN = 0.2
 """Of the picture's width and height, from the first frame to the last."""
 _PAUSE_S = 0.8
-_UNLIKE = ("vehicle", "planet", "toy")
-"""Kinds of things that no photograph shows."""
 
 
 @dataclass(frozen=True)
@@ -139,18 +137,15 @@ def answers(predictor: Predictor, pack: Pack, photograph: Photograph) -> Iterato
 
 def questions(pack: Pack, photograph: Photograph) -> list[Question]:
     """What is asked about a photograph; always the same."""
-    trained = set(pack.train_class_names)
+    trained = {word for thing in pack.things if not thing.unseen for word in (thing.name, *thing.aliases)}
     out = []
     for number in photograph.named():
         name = photograph.outlines[number].name
         out.append(Question(BY_NAME if name in trained else BY_NEW_NAME, f"The {name}.", number))
     if photograph.photo.recording is not None and len(out) == 1:
         out.append(Question(BY_SOUND, "The sounding object.", photograph.named()[0]))
-    rng = np.random.default_rng(sum(photograph.name.encode()))
-    shown = [pack.by_name[o.name] for o in photograph.outlines if o.name in pack.by_name]
-    for group, things in ((ALIKE, _alike(pack, shown)), (ABSENT, _unlike(pack))):
-        if things:
-            out.append(Question(group, f"The {things[rng.integers(len(things))].name}.", None))
+    out.append(Question(ALIKE, f"The {photograph.alike}.", None))
+    out.append(Question(ABSENT, f"The {photograph.absent}.", None))
     return out
 
 
@@ -188,25 +183,6 @@ def _truth(
         return nothing, ~nothing
     counts = ~photograph.beside(question.target, views, SIZE)
     return photograph.truth(question.target, views, SIZE) & counts, counts
-
-
-def _alike(pack: Pack, shown: Sequence[Thing]) -> list[Thing]:
-    """Trained things of a kind with what is shown that nobody would call by the same word."""
-    words = frozenset().union(*(thing.words | {thing.name} for thing in shown))
-    kinds = {kind for thing in shown for kind in thing.kinds}
-    named = words - kinds
-    return [
-        thing
-        for thing in pack.things
-        if not thing.unseen
-        and kinds & set(thing.kinds)
-        and not (thing.words - kinds) & named
-        and thing.name not in words
-    ]
-
-
-def _unlike(pack: Pack) -> list[Thing]:
-    return [thing for thing in pack.things if not thing.unseen and set(_UNLIKE) & set(thing.kinds)]
 
 
 def _counted(observations: Sequence[Observation]) -> dict[str, int]:

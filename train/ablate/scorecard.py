@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refavs_rt.config import RunConfig
-from refavs_rt.dataset import ClipMedia, DataError
+from refavs_rt.dataset import ClipMedia
 
 from ..batches import SOUND_KINDS, WINDOW_S
 from ..metrics import MASK_THRESHOLD, NULL_THRESHOLD, jaccard, probabilities
@@ -27,6 +27,8 @@ from .observation import ALL, NULL, Context, Experiment, Observation, Progress
 
 SEEN, MUTED, SWAPPED = "seen classes", "muted", "another's sentence"
 UNSEEN, NOTHING = "classes never trained", "nothing fits"
+ABOUT_SOUND = "about a sound"
+"""Group of the sentences that turn on a sound that their object makes."""
 OTHER = "{kind}, other recordings"
 COUNTED = "{count} objects"
 SINCE = ("while it sounds", "1 or 2 s after", "3 s and more after")
@@ -57,13 +59,9 @@ def run(context: Context, progress: Progress) -> Experiment:
     """Measure all that a model card states.
 
     Raises:
-        DataError: a data set on disk is asked for; its table does not tell what sounds when.
+        DataError: there is nothing to measure.
         MaterialError: the pack of scenes cannot be had.
     """
-    if context.data is not None:
-        raise DataError(
-            "scorecard measures on generated scenes alone; of a data set, run: python -m train evaluate"
-        )
     predictor = context.predictor(RunConfig())
     observations: list[Observation] = []
     notes: list[str] = []
@@ -86,12 +84,13 @@ def run(context: Context, progress: Progress) -> Experiment:
         "J counts the frames where the object is to be seen and, where the sentence turns on a sound that it makes, has been "
         "heard in the clip; with the presence gate",
         f"{MUTED}: sentences about sound alone, against the same truths, with silence for sound; {SWAPPED}: each object's mask "
-        "against that of another object of the scene, whose sentence was given",
+        "against that of another object of the scene, whose sentence was given, in the frames in which both can be known",
+        "classes and cut-outs are those of training; recordings (where a class has others), backgrounds and scenes are not",
         f"{', '.join(SINCE)}: the frames of sentences about a sound that its object makes, by the time since it was last heard",
         f"{SHOWN}, {SHOWN_ALIKE}: not J, but the root of the share of the pixels that are marked; less is better. Of {NULL} J is "
         "the share that was left alone",
-        f"{SAID[0]} and so on: not J, but the share of the frames with such a presence in which the object was to be seen, and "
-        "known to be meant: a presence that is a probability says what this says",
+        f"{SAID[0]} and so on: not J of expressions, but the share of the frames with such a presence in which the object was "
+        "to be seen, and known to be meant: a presence that is a probability says what this says",
         "frames are paired with sound as the data set does: frame i with the window that begins at second i",
     ]
     return Experiment("scorecard", "Scorecard: every kind of sentence", "J", None, SEEN, observations, notes)
@@ -102,7 +101,8 @@ def scored(scene: Scene, image_size: int) -> Scored | None:
     expressions = tuple(choose_sentences(scene.expressions(), scene.key))
     if len(scene.objects) < _FEWEST or not expressions:
         return None
-    return Scored(scene, scene_clip(scene, expressions, image_size), expressions)
+    clip = scene_clip(scene, expressions, image_size)
+    return Scored(scene, dataclasses.replace(clip, name=f"{scene.split} {clip.name}"), expressions)
 
 
 def observe(predictor: Predictor, clip: Scored, condition: str) -> Iterator[Observation]:
@@ -129,6 +129,8 @@ def observe(predictor: Predictor, clip: Scored, condition: str) -> Iterator[Obse
         groups = [ALL, expression.kind, COUNTED.format(count=len(clip.scene.objects))]
         if clip.scene.objects[expression.target].other_recording:
             groups.append(OTHER.format(kind=expression.kind))
+        if _turns_on_its_sound(clip, expression):
+            groups.append(ABOUT_SOUND)
         yield from (observation(group, value) for group in groups)
         for group, frames in _since(clip, expression, known[n]).items():
             if frames.any():
@@ -137,15 +139,18 @@ def observe(predictor: Predictor, clip: Scored, condition: str) -> Iterator[Obse
         return
     for n, expression in enumerate(clip.expressions):
         other = _another(clip, n)
-        if expression.target is not None and other is not None and known[n].any():
-            value = float(_iou(shown[other], truths[n])[known[n]].mean())
+        if expression.target is None or other is None:
+            continue
+        both = known[n] & known[other]
+        if both.any():
+            value = float(_iou(shown[other], truths[n])[both].mean())
             yield from (observation(group, value, SWAPPED) for group in (ALL, expression.kind))
     heard = [n for n, e in enumerate(clip.expressions) if _turns_on_its_sound(clip, e) and known[n].any()]
     if heard:
         quiet, _ = _shown(predictor, _only(clip, heard), muted=True)
         for share, n in zip(quiet, heard, strict=True):
             value = float(_iou(share, truths[n])[known[n]].mean())
-            yield from (observation(group, value, MUTED) for group in (ALL, clip.expressions[n].kind))
+            yield from (observation(group, value, MUTED) for group in (ABOUT_SOUND, clip.expressions[n].kind))
 
 
 def answered(

@@ -13,7 +13,7 @@ import struct
 import zipfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -120,6 +120,8 @@ class Pack:
             self.backgrounds: tuple[Background, ...] = tuple(Background(**x) for x in index["backgrounds"])
             self.ambiences: tuple[Background, ...] = tuple(Background(**x) for x in index["ambiences"])
             self.photos: tuple[Photo, ...] = tuple(_photo(x) for x in index["photos"])
+            self.splits: tuple[Split, ...] = tuple(index["splits"])
+            """Those that it has material for."""
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise MaterialError(f"{path} is damaged, its index.json lacks something: {_MEND}") from error
         absent = sorted(set(self._named()) - set(entries))
@@ -228,10 +230,12 @@ def write_pack(
     ambiences: list[Background],
     photos: list[Photo],
     entries: dict[str, bytes],
+    splits: Sequence[Split] = ("train", "val", "test"),
 ) -> None:
-    """Write a pack, whole or not at all."""
+    """Write a pack, whole or not at all; `splits` are those that it has material for."""
     index = {
         "format": FORMAT,
+        "splits": list(splits),
         "things": [asdict(x) for x in things],
         "backgrounds": [asdict(x) for x in backgrounds],
         "ambiences": [asdict(x) for x in ambiences],

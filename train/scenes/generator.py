@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..material import Pack, Thing
+from ..material import MaterialError, Pack, Thing
 from .layout import (
     draw_backdrop,
     draw_camera,
@@ -16,6 +16,7 @@ from .layout import (
     draw_motion,
     draw_places,
     draw_size,
+    material_split,
     photos_for,
 )
 from .motion import Motion
@@ -42,6 +43,7 @@ class SceneGenerator:
         seconds: length of a scene.
 
     Raises:
+        MaterialError: the pack was made for other splits.
         ValueError: the split is unknown, or the pack has no class for it.
     """
 
@@ -50,6 +52,11 @@ class SceneGenerator:
             raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
         if seconds < 1:
             raise ValueError(f"a scene lasts at least 1 second, not {seconds}")
+        if material_split(split) not in pack.splits:
+            raise MaterialError(
+                f"{pack.path} has material for {' and '.join(pack.splits)} alone, none for {split}; give a whole pack, as "
+                "`python -m train scenes` builds it"
+            )
         self.pack = pack
         self.split = split
         self.seed = seed

@@ -100,7 +100,7 @@ def draw_places(sizes: list[tuple[float, float]], rng: np.random.Generator) -> l
         at += w * squeeze
         y = _inside(rng, h) if ground is None else ground - h / 2 + rng.normal(0, 0.04)
         places[k] = (
-            float(np.clip(x, w * 0.4, 1 - w * 0.4)),
+            float(np.clip(x, min(w * 0.4, 0.5), max(1 - w * 0.4, 0.5))),
             float(np.clip(y, min(h * 0.45, 0.5), max(1 - h * 0.45, 0.5))),
         )
     return places

@@ -44,6 +44,10 @@ def _null(text: str, detail: str) -> Expression:
     return Expression(text, "null", None, detail)
 
 
+_BROAD = frozenset({"animal", "food", "plant"})
+"""Kinds too wide to make two things alike."""
+
+
 def _absent(facts: Facts, rng: np.random.Generator) -> list[Expression]:
     """Classes that are not there: some like those that are, some not."""
     scene = facts.scene
@@ -54,13 +58,15 @@ def _absent(facts: Facts, rng: np.random.Generator) -> list[Expression]:
         for t in scene.pack.things
         if t.unseen == unseen and not ({t.name, *t.aliases, *t.confusable} & present)
     ]
-    alike = [t for t in pool if set(t.kinds) & present]
+    alike = [t for t in pool if set(t.kinds) & present - _BROAD] or [
+        t for t in pool if set(t.kinds) & present
+    ]
     out: list[Expression] = []
     for things in (alike, pool, pool):
         if things:
             thing = things[rng.integers(len(things))]
             phrases = w.NAME if rng.random() < 0.6 else w.SOUND
-            detail = "alike" if set(thing.kinds) & present else "absent"
+            detail = "alike" if set(thing.kinds) & present - _BROAD else "absent"
             out.append(_null(pick(phrases, rng, word=thing.name), detail))
             if thing.verb and thing.verb != PLAYED:
                 sure = all(verbs_differ(thing.verb, scene.objects[i].thing.verb) for i in facts.sounding)
@@ -112,7 +118,7 @@ def _elsewhere(facts: Facts, rng: np.random.Generator) -> list[Expression]:
 def _otherwise(facts: Facts, rng: np.random.Generator) -> list[Expression]:
     """Nothing moves, nothing sounds later, nothing is louder."""
     out: list[Expression] = []
-    if not facts.camera_moves:
+    if not facts.camera_moves and not any(facts.slides_out(i) for i in facts.all):
         moving = [i for i in facts.all if facts.moves(i)]
         if all(facts.rests(i) for i in facts.all):
             out.append(_null(pick(w.MOVING, rng, word="object"), "motion"))
