@@ -106,8 +106,12 @@ def test_what_would_be_too_large_is_refused(
     tiny: Pack, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leg, "LIMIT_MIB", 0)
+    (tmp_path / "leg").mkdir()
+    (tmp_path / "leg" / "mine.txt").write_text("kept")
     with pytest.raises(CheckpointError, match=r"more than the 0 that can travel"):
         write_leg(tmp_path / "leg", tiny, start)
+    assert (tmp_path / "leg" / "mine.txt").read_text() == "kept"
+    assert not (tmp_path / "leg" / "scenes.pack").exists()
 
 
 def test_a_leg_makes_a_run(folder: Path, start: Path, tmp_path: Path) -> None:

@@ -158,7 +158,9 @@ def run(args: argparse.Namespace) -> int:
     (out / PHOTOGRAPHS).write_bytes(_jpeg(_photographs(predictor, seen), f"Photographs    {LEGEND}", 5))
     (out / PAGE).write_text(card_page(figures, out / PAGE, title, model_line(context)), "utf-8")
     if args.checkpoint:
-        write_json(out / FIGURES, [figure.__dict__ for figure in figures])
+        folder = args.checkpoint / "evaluation"
+        folder.mkdir(exist_ok=True)
+        write_json(folder / FIGURES, [figure.__dict__ for figure in figures])
     print("\n".join(figure.row for figure in figures))
     print(f"wrote {out / PAGE} and its pictures")
     return 0

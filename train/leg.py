@@ -29,7 +29,7 @@ from . import checkpoint
 from .checkpoint import CheckpointError
 from .data_source import SceneSource
 from .loop import Trainer
-from .material import Background, Pack, Recording, Thing
+from .material import Background, Pack, Thing
 from .material.pack import Split, decode_sound, encode_sound, write_pack
 from .run_settings import read_settings, started_with
 from .starting_weights import RANDOM, starting_model
@@ -84,9 +84,10 @@ def write_leg(folder: Path, pack: Pack, start: Path | None) -> int:
     if start is not None and (start / checkpoint.SETTINGS).is_file():
         shutil.copyfile(start / checkpoint.SETTINGS, folder / START / checkpoint.SETTINGS)
     write_training_pack(folder / PACK, pack)
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    written = [folder / PACK, *(path for path in (folder / START).iterdir() if path.is_file())]
+    size = sum(path.stat().st_size for path in written)
     if size > LIMIT_MIB << 20:
-        shutil.rmtree(folder)
+        (folder / PACK).unlink()  # what else lies in the folder is not ours
         raise CheckpointError(
             f"{folder} has {size / 2**20:.1f} MiB, more than the {LIMIT_MIB} that can travel"
         )
@@ -97,30 +98,28 @@ def write_training_pack(path: Path, pack: Pack) -> None:
     """A pack without what only tests use, from which training and validation draw the same scenes."""
     entries: dict[str, bytes] = {}
 
-    def picture(entry: str) -> str:
+    def keep_picture(entry: str) -> None:
         entries[entry] = pack.entry(entry)
-        return entry
 
-    def sound(entry: str) -> str:
+    def keep_sound(entry: str) -> None:
         samples = decode_sound(pack.entry(entry)).astype(np.int32)
         rounded = np.clip((samples + _STEP // 2) // _STEP * _STEP, -32_768, 32_752)
         entries[entry] = encode_sound(rounded.astype(np.int16))
-        return entry
-
-    def heard(recordings: tuple[Recording, ...]) -> tuple[Recording, ...]:
-        return tuple(dataclasses.replace(r, entry=sound(r.entry)) for r in recordings if r.split in _KEPT)
 
     things: list[Thing] = []
     for thing in (thing for thing in pack.things if not thing.unseen):
-        for each in thing.pictures:
-            picture(each.entry)
-        things.append(dataclasses.replace(thing, recordings=heard(thing.recordings)))
+        recordings = tuple(r for r in thing.recordings if r.split in _KEPT)
+        for picture in thing.pictures:
+            keep_picture(picture.entry)
+        for recording in recordings:
+            keep_sound(recording.entry)
+        things.append(dataclasses.replace(thing, recordings=recordings))
     backgrounds: list[Background] = [b for b in pack.backgrounds if b.split in _KEPT]
     ambiences: list[Background] = [b for b in pack.ambiences if b.split in _KEPT]
     for background in backgrounds:
-        picture(background.entry)
+        keep_picture(background.entry)
     for ambience in ambiences:
-        sound(ambience.entry)
+        keep_sound(ambience.entry)
     write_pack(path, things, backgrounds, ambiences, [], entries, _KEPT)
 
 
