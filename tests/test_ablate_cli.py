@@ -12,6 +12,7 @@ from PIL import Image
 from refavs_rt.train.ablate.cli import EXPERIMENTS
 from refavs_rt.train.ablate.degraded import BASELINE
 from refavs_rt.train.ablate.table import UNREAD, read_reading
+from refavs_rt.train.ablate.training import RETRAININGS
 from refavs_rt.train.cli import main
 from refavs_rt.train.material import Pack
 from refavs_rt.train.scenes.writer import write_dataset
@@ -153,7 +154,10 @@ def test_help_names_every_experiment(capsys: pytest.CaptureFixture[str]) -> None
     assert "--checkpoint RUN" in capsys.readouterr().out
 
 
-def test_each_experiment_has_its_module() -> None:
-    for name in EXPERIMENTS:
-        source = Path(__file__).resolve().parents[1] / "train" / "ablate" / f"{name}.py"
-        assert "def run(context: Context, progress: Progress" in source.read_text()
+def test_each_experiment_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, entry in EXPERIMENTS.items():
+        with pytest.raises(SystemExit) as ended:
+            main(["ablate", name, "--help"])
+        assert ended.value.code == 0
+        assert f"{name}: {entry.summary}." in " ".join(capsys.readouterr().out.split())
+    assert {name for name, entry in EXPERIMENTS.items() if entry.trains} == set(RETRAININGS)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Entry:
-    """An experiment of the command line. Its module, of the same name, has `run(context, progress)`, and `add_arguments(parser)`
-    where it takes flags of its own, which `context.options` holds."""
+    """An experiment of the command line. Its module, `training` for all that train and else of the experiment's name, has
+    `run(context, progress)`, and `add_arguments(parser)` where it takes flags of its own, which `context.options` holds."""
 
     summary: str
     trains: bool = False
@@ -105,9 +105,14 @@ def run(args: argparse.Namespace) -> int:
     if args.name is None:
         args.show_help(sys.stderr)
         return 2
-    module = importlib.import_module(f".{args.name}", __package__)
+    module = _module(args.name)
     options = _parser(args.name, module).parse_args(args.flags)
     return _run(args.name, module, options)
+
+
+def _module(name: str) -> Any:
+    """The module of an experiment; those that train share one."""
+    return importlib.import_module(f".{'training' if EXPERIMENTS[name].trains else name}", __package__)
 
 
 def _parser(name: str, module: Any) -> argparse.ArgumentParser:
@@ -166,7 +171,7 @@ def carry_out(name: str, flags: Sequence[str]) -> tuple[Context, list[Comparison
     Raises:
         As `run`.
     """
-    module = importlib.import_module(f".{name}", __package__)
+    module = _module(name)
     options = _parser(name, module).parse_args(flags)
     return _measure_and_write(name, module, options)
 

@@ -121,6 +121,39 @@ class TrainingSettings:
         )
 
 
+@dataclass(frozen=True)
+class Retraining:
+    """An experiment: what is trained, and what must be known to read the result."""
+
+    variants: tuple[Variant, ...]
+    title: str
+    note: str
+
+
+RETRAININGS = {
+    "components": Retraining(
+        COMPONENTS,
+        "Components: cached memory, modality tokens, prompt attention",
+        "without-memory: f' = f; without-tokens: no aud and vis among the cues; without-attention: the queries get the gated "
+        "mean of the cues alone",
+    ),
+    "modalities": Retraining(
+        MODALITIES,
+        "Modalities: cues from sound, picture and sentence, alone and in pairs",
+        "a withheld modality reaches no cue: sound is as without a track, visual tokens are zeros, every sentence is the "
+        "same one; the mask decoder sees the pixels in every variant, so without visual cues it can still segment",
+    ),
+    "supervision": Retraining(
+        SUPERVISION,
+        "Supervision: what each part of the dense loss teaches",
+        "without-pixel-names, without-sound-names, without-referent-names: no classification of pixels, of sounds, of mean "
+        "cues against the names of all objects; without-cue-masks: no coarse mask read off the visual cues; "
+        "without-inner-layers: the sentence's mask is judged after the last decoder layer alone; one-sentence: a clip "
+        "teaches one sentence, not six, at nearly the same cost",
+    ),
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of experiments by training again."""
     usual = TrainingSettings()
@@ -143,31 +176,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def compare(
-    context: Context,
-    progress: Progress,
-    variants: Sequence[Variant],
-    name: str,
-    title: str,
-    notes: Sequence[str],
-) -> Experiment:
-    """Train the variants where they are not trained yet, and evaluate all on the same clips.
+def run(context: Context, progress: Progress) -> Experiment:
+    """Train the variants of the experiment that `context` names, where they are not yet, and evaluate all on the same clips.
 
     Raises:
         CheckpointError, DataError, MaterialError, TrainingError: a run or the clips cannot be had.
     """
-    options = context.options
+    chosen, options = RETRAININGS[context.name], context.options
     settings = TrainingSettings(options.steps, options.image_size, options.runs)
     source: Source = SceneSource(context.pack()) if context.data is None else DiskSource(context.data)
-    folders = train_variants(variants, source, settings)
+    folders = train_variants(chosen.variants, source, settings)
     clips = open_clips(context, settings.image_size)
     observations: list[Observation] = []
-    for variant in variants:
+    for variant in chosen.variants:
         predictor = TorchPredictor(folders[variant.name])
         observations += measure(clips, progress, partial(_observe, predictor, variant.name))
     return Experiment(
-        name,
-        title,
+        context.name,
+        chosen.title,
         "J",
         None,
         ALL.name,
@@ -177,7 +203,7 @@ def compare(
             f"each variant trained {settings.steps} steps on pictures of {settings.image_size} px, the backbone frozen, from the "
             f"same random start and the same clips; {AGAIN.name} has another start and other clips: what it differs by from "
             f"{ALL.name} is chance, which the intervals, over clips, do not hold",
-            *notes,
+            chosen.note,
         ],
     )
 
